@@ -1,0 +1,17 @@
+import type { Endpoint } from "./endpoint.ts";
+
+/**
+ * Who may call. `bootstrap`: the bootstrap token and nobody else. `global`: an admin token that no zone bounds. `zone`: one
+ * that is global or of the path's zone. `own`: any admin token; the operation keeps to the token's own zone by itself.
+ */
+export type Reach = "bootstrap" | "global" | "zone" | "own";
+
+/**
+ * An operation of the control plane. `write` is refused to read-only tokens. In an archived zone there is nothing any more,
+ * but for the operations that are `archived_too`.
+ */
+export type ApiEndpoint = Endpoint & {
+  readonly reach: Reach;
+  readonly access: "read" | "write";
+  readonly archived_too?: true;
+};

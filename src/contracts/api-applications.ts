@@ -1,0 +1,150 @@
+import * as v from "valibot";
+import type { ApiEndpoint } from "./api-access.ts";
+import {
+  changesOf,
+  list,
+  NameSchema,
+  NoQuerySchema,
+  PageQuerySchema,
+  pageOf,
+  ScopesSchema,
+  TextsSchema,
+  TimeSchema,
+  ZoneItemParamsSchema,
+  ZoneParamsSchema,
+} from "./api-fields.ts";
+
+const MAX_TRAITS = 64;
+
+/** What a policy may ask about an application: `team:payments`, `trusted`. */
+const TraitsSchema = v.pipe(
+  list(
+    v.pipe(
+      v.string(),
+      v.regex(
+        /^[A-Za-z0-9][A-Za-z0-9:_./-]{0,127}$/,
+        "must be 1 to 128 of A-Z, a-z, 0-9 and :_./- and begin with a letter or digit",
+      ),
+    ),
+    MAX_TRAITS,
+  ),
+  v.check((traits) => new Set(traits).size === traits.length, "must name each trait once"),
+);
+
+const RateLimitSchema = v.nullable(
+  v.pipe(
+    v.number(),
+    v.integer("must be a whole number"),
+    v.minValue(1, "must be at least 1"),
+    v.maxValue(1_000_000, "must be at most 1000000"),
+  ),
+);
+
+const KindSchema = v.picklist(["confidential", "public"]);
+
+export const ApplicationSchema = v.object({
+  id: v.string(),
+  zone_id: v.string(),
+  name: v.string(),
+  kind: KindSchema,
+  scopes: TextsSchema,
+  traits: TextsSchema,
+  /** null: the deployment's limit. */
+  rate_limit_per_minute: v.nullable(v.number()),
+  created_at: TimeSchema,
+  updated_at: TimeSchema,
+});
+export type Application = v.InferOutput<typeof ApplicationSchema>;
+
+/** `client_secret` is shown in this answer and never again; a public application has none. */
+const CreatedApplicationSchema = v.object({ ...ApplicationSchema.entries, client_secret: v.optional(v.string()) });
+export type CreatedApplication = v.InferOutput<typeof CreatedApplicationSchema>;
+
+const NewApplicationSchema = v.strictObject({
+  name: NameSchema,
+  kind: v.optional(KindSchema, "confidential"),
+  scopes: v.optional(ScopesSchema, []),
+  traits: v.optional(TraitsSchema, []),
+  rate_limit_per_minute: v.optional(RateLimitSchema, null),
+});
+export type NewApplication = v.InferOutput<typeof NewApplicationSchema>;
+
+const ApplicationChangesSchema = changesOf({
+  name: NameSchema,
+  scopes: ScopesSchema,
+  traits: TraitsSchema,
+  rate_limit_per_minute: RateLimitSchema,
+});
+export type ApplicationChanges = v.InferOutput<typeof ApplicationChangesSchema>;
+
+const NewSecretSchema = v.object({ id: v.string(), client_secret: v.string() });
+
+export const applicationEndpoints = {
+  listApplications: {
+    method: "GET",
+    path: "/v1/zones/{zone_id}/applications",
+    summary: "The zone's applications",
+    reach: "zone",
+    access: "read",
+    params: ZoneParamsSchema,
+    query: PageQuerySchema,
+    status: 200,
+    response: pageOf(ApplicationSchema),
+  },
+  createApplication: {
+    method: "POST",
+    path: "/v1/zones/{zone_id}/applications",
+    summary: "Register an application; its secret is shown once",
+    reach: "zone",
+    access: "write",
+    params: ZoneParamsSchema,
+    query: NoQuerySchema,
+    body: NewApplicationSchema,
+    status: 201,
+    response: CreatedApplicationSchema,
+  },
+  getApplication: {
+    method: "GET",
+    path: "/v1/zones/{zone_id}/applications/{id}",
+    summary: "One application",
+    reach: "zone",
+    access: "read",
+    params: ZoneItemParamsSchema,
+    query: NoQuerySchema,
+    status: 200,
+    response: ApplicationSchema,
+  },
+  updateApplication: {
+    method: "PATCH",
+    path: "/v1/zones/{zone_id}/applications/{id}",
+    summary: "Change an application",
+    reach: "zone",
+    access: "write",
+    params: ZoneItemParamsSchema,
+    query: NoQuerySchema,
+    body: ApplicationChangesSchema,
+    status: 200,
+    response: ApplicationSchema,
+  },
+  archiveApplication: {
+    method: "DELETE",
+    path: "/v1/zones/{zone_id}/applications/{id}",
+    summary: "Archive an application and end its sessions",
+    reach: "zone",
+    access: "write",
+    params: ZoneItemParamsSchema,
+    query: NoQuerySchema,
+    status: 204,
+  },
+  replaceSecret: {
+    method: "POST",
+    path: "/v1/zones/{zone_id}/applications/{id}/secret",
+    summary: "Replace an application's secret; the old one stops working, the new one is shown once",
+    reach: "zone",
+    access: "write",
+    params: ZoneItemParamsSchema,
+    query: NoQuerySchema,
+    status: 200,
+    response: NewSecretSchema,
+  },
+} as const satisfies Record<string, ApiEndpoint>;

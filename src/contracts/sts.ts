@@ -1,0 +1,96 @@
+import * as v from "valibot";
+import { JwkSchema } from "../domain/token.ts";
+
+export const GRANT_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
+export const GRANT_CLIENT_CREDENTIALS = "client_credentials";
+export const TOKEN_TYPE_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
+export const MAX_FORM_BYTES = 64 * 1024;
+export const MAX_RESOURCES = 16;
+
+/** The STS's paths. The internal ones, and the token endpoint for the Gateway, are signed (domain/gateway-signature.ts). */
+export const TOKEN_PATH = "/oauth/2/token";
+export const JWKS_PATH = "/.well-known/jwks.json";
+/** `?since={version}`: 200 with `Bindings`, or 304. */
+export const BINDINGS_PATH = "/internal/v1/bindings";
+/** `?cursor={cursor}`: 200 with a `RevocationPage`. */
+export const REVOCATIONS_PATH = "/internal/v1/revocations";
+
+/** Fields of the token endpoint that only the Gateway may send: the call as it saw it. They are policy input. */
+export const GATEWAY_FIELDS = { method: "request_method", path: "request_path" } as const;
+
+/** How the upstream is to be called; for the authenticated Gateway only. */
+const UpstreamDirectiveSchema = v.object({ url: v.string(), auth_mode: v.literal("caracal_jwt") });
+
+/** RFC 6749, 5.1 and RFC 8693, 2.2.1. `upstreams` is there for the Gateway only, and so is `decision_id`, the ledger event's id. */
+export const TokenResponseSchema = v.object({
+  access_token: v.string(),
+  token_type: v.literal("Bearer"),
+  /** Seconds. */
+  expires_in: v.number(),
+  scope: v.string(),
+  issued_token_type: v.literal(TOKEN_TYPE_ACCESS_TOKEN),
+  target_resources: v.array(v.string()),
+  session_id: v.string(),
+  upstreams: v.optional(v.record(v.string(), UpstreamDirectiveSchema)),
+  decision_id: v.optional(v.string()),
+  /** Seconds since the epoch: where a stream ends (the session's end). */
+  auth_exp: v.optional(v.number()),
+});
+export type TokenResponse = v.InferOutput<typeof TokenResponseSchema>;
+
+/** RFC 6749, 5.2, with ours. */
+export const OAuthErrorSchema = v.object({
+  error: v.string(),
+  error_description: v.string(),
+  reason: v.string(),
+  requestId: v.string(),
+  diagnostics: v.optional(v.array(v.unknown())),
+});
+export type OAuthError = v.InferOutput<typeof OAuthErrorSchema>;
+
+/** An answer of the token endpoint. `retry_after_s` is the `Retry-After` header. */
+export type TokenAnswer =
+  | { readonly ok: true; readonly body: TokenResponse }
+  | {
+      readonly ok: false;
+      readonly status: number;
+      readonly body: OAuthError;
+      readonly retry_after_s?: number | undefined;
+    };
+
+/** Bindings of one zone: resource identifier → upstream. `version` changes with any of them. */
+export const BindingsSchema = v.object({
+  version: v.string(),
+  zones: v.array(
+    v.object({
+      zone_id: v.string(),
+      resources: v.array(v.object({ id: v.string(), identifier: v.string(), upstream_url: v.string() })),
+    }),
+  ),
+});
+export type Bindings = v.InferOutput<typeof BindingsSchema>;
+
+/** `position`: where in `caracal.sessions.revoke` to go on; `seq`: the zone's last message that the marks already hold. */
+export const RevocationPageSchema = v.object({
+  position: v.string(),
+  /** On the first page: when the database was asked, by its clock, in milliseconds since the epoch. */
+  at_ms: v.optional(v.number()),
+  zones: v.array(
+    v.object({
+      zone_id: v.string(),
+      seq: v.number(),
+      marks: v.array(
+        v.object({
+          kind: v.picklist(["session", "agent_session", "delegation_edge", "grant"]),
+          id: v.string(),
+          expires_at: v.number(),
+        }),
+      ),
+    }),
+  ),
+  cursor: v.optional(v.string()),
+});
+export type RevocationPage = v.InferOutput<typeof RevocationPageSchema>;
+
+export const JwksResponseSchema = v.object({ keys: v.array(JwkSchema) });
+export type JwksResponse = v.InferOutput<typeof JwksResponseSchema>;

@@ -1,0 +1,51 @@
+import { hash, hkdfSync } from "node:crypto";
+import { lengthPrefixed } from "../kernel/canonical.ts";
+import { hmac, type Keyring, keyring, sameBytes } from "./keyring.ts";
+
+/** How the Gateway proves itself to the STS: HMAC-SHA256 over method, path, time, nonce and body, in these headers. */
+export const GATEWAY_HEADERS = {
+  timestamp: "x-caracal-gateway-timestamp",
+  nonce: "x-caracal-gateway-nonce",
+  signature: "x-caracal-gateway-signature",
+} as const;
+
+/** What clocks may differ by, and therefore how long a nonce is remembered (twice it), in milliseconds. */
+export const GATEWAY_SKEW_MS = 60_000;
+
+export type SignedCall = {
+  readonly method: string;
+  /** With its query, as it stands in the request line. */
+  readonly path: string;
+  readonly timestamp_ms: number;
+  readonly nonce: string;
+  readonly body: Uint8Array;
+};
+
+const bytesOf = (call: SignedCall): Buffer =>
+  lengthPrefixed([
+    "caracal gateway call 1",
+    call.method,
+    call.path,
+    String(call.timestamp_ms),
+    call.nonce,
+    hash("sha256", call.body, "buffer"),
+  ]);
+
+/** base64url. */
+export const signGatewayCall = (ring: Keyring, call: SignedCall): string =>
+  hmac(ring.current, bytesOf(call)).toString("base64url");
+
+/** Whether any key of the ring signed this call. Skew and nonce are the caller's to check, after this. */
+export const isGatewayCall = (ring: Keyring, call: SignedCall, signature: string): boolean => {
+  const bytes = bytesOf(call);
+  const given = Buffer.from(signature, "base64url");
+  return ring.all.filter((key) => sameBytes(hmac(key, bytes), given)).length > 0; // every key is tried: no early way out
+};
+
+/** `GATEWAY_STS_HMAC_KEY` where it is not set: HKDF-SHA256 (RFC 5869) of `STREAMS_HMAC_KEY`. */
+export const deriveGatewayKey = (streams: Keyring): Keyring => {
+  const derive = (bytes: Buffer): Buffer =>
+    Buffer.from(hkdfSync("sha256", bytes, Buffer.alloc(0), "caracal gateway-sts", 32));
+  const [current, ...previous] = streams.all.map((key) => derive(key.bytes));
+  return keyring(current as Buffer, previous);
+};

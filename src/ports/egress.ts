@@ -1,0 +1,75 @@
+import type { Readable } from "node:stream";
+
+/** Why a target may not be called. `name_not_resolved` is no judgement: there is nothing to judge. */
+export type EgressRefusal =
+  | "url_refused"
+  | "scheme_refused"
+  | "host_not_listed"
+  | "address_refused"
+  | "metadata_address"
+  | "name_not_resolved";
+
+declare const checked: unique symbol;
+
+/** A target that was allowed: the only address that may be dialled for it is the one that was checked. */
+export type EgressTarget = {
+  /** Only the guard makes these. */
+  readonly [checked]: true;
+  readonly origin: string;
+  readonly protocol: "http:" | "https:";
+  /** As in the URL, lower case, IPv6 without brackets: the TLS name and the Host. */
+  readonly hostname: string;
+  readonly port: number;
+  /** A literal IPv4 or IPv6 address. */
+  readonly address: string;
+  readonly family: 4 | 6;
+};
+
+/** `detail`: for the log and the ledger; it may name an address and never goes outside. */
+export type EgressRefused = { readonly refused: EgressRefusal; readonly detail: string };
+
+/**
+ * The SSRF guard: name, then address. `check` resolves the name itself and judges every address that it has; one bad
+ * address refuses the target (a name with a public and a private address is an attack, not a choice). At once where the
+ * host is an address or was resolved a moment ago, else a promise, which never rejects.
+ */
+export type Egress = {
+  check(url: URL): EgressTarget | EgressRefused | Promise<EgressTarget | EgressRefused>;
+};
+
+/** A call of an upstream as it goes out. `path`: origin-form, with its query. `headers`: name, value, name, value, …. */
+export type UpstreamCall = {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: readonly string[];
+  /** A stream that ends early (destroyed) ends the call without the upstream ever seeing a whole body. */
+  readonly body: Buffer | Readable | null;
+};
+
+/** `timeout`: no connection in time. `busy`: too many calls wait for this upstream already; nothing was sent. */
+export type UpstreamFailure = "timeout" | "busy" | "failed" | "aborted";
+
+/** What comes back. No call follows `onEnd` or `onError`, and one of the two always comes. */
+export type UpstreamEvents = {
+  /** 102, 103: the final answer follows. */
+  onInformation(status: number, headers: readonly string[]): void;
+  /** `resume` goes on after `onData` said false. */
+  onHeaders(status: number, headers: readonly string[], resume: () => void): void;
+  /** False: no more until `resume`. */
+  onData(chunk: Buffer): boolean;
+  /** The whole answer was received; with its trailers. */
+  onEnd(trailers: readonly string[]): void;
+  /** `detail`: for the log. */
+  onError(failure: UpstreamFailure, detail: string): void;
+};
+
+/**
+ * Calls checked targets, and dials the address that was checked, nothing else. TLS is verified against the target's name.
+ * A call is sent at most once. No limits of time but for connecting: those are the caller's, by `abort`.
+ */
+export type Upstreams = {
+  /** Returns the function that ends the call; `onError("aborted")` follows where it had not ended. */
+  call(target: EgressTarget, call: UpstreamCall, events: UpstreamEvents): () => void;
+  /** Ends idle connections at once and running calls. */
+  close(): Promise<void>;
+};

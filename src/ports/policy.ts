@@ -1,0 +1,27 @@
+import type { Evaluator } from "../domain/policy.ts";
+import type { Issue } from "../kernel/problem.ts";
+
+/** A policy module that was compiled, metered and checked: what a version stores, and all that an evaluation needs. */
+export type CompiledPolicy = {
+  /** Metered WASM. */
+  readonly wasm: Uint8Array;
+  /** Lower-case hex. */
+  readonly wasm_sha256: string;
+};
+
+export type CompileResult =
+  | { readonly ok: true; readonly policy: CompiledPolicy }
+  | { readonly ok: false; readonly issues: readonly Issue[] };
+
+/**
+ * Rego v1 source → metered WASM; the same source gives the same bytes. Bad Rego is a value: issues with path `source`, and
+ * row and col from 1 where there is a place. A compiler that is missing, broken or busy (its queue is bounded) rejects with
+ * `Problem` 503 `policy_compiler_unavailable`, whose description tells what to do. One compile at a time.
+ */
+export type PolicyCompiler = { compile(source: string): Promise<CompileResult> };
+
+/**
+ * Loads stored modules. Rejects where the bytes are not a metered policy module of ours (the set is then incomplete, and
+ * denies): not WASM, without the counter, with a builtin that runs outside of it.
+ */
+export type PolicyEngine = { load(wasm: Uint8Array): Promise<Evaluator> };

@@ -1,0 +1,37 @@
+import type { Bindings, JwksResponse, RevocationPage, TokenAnswer } from "../contracts/sts.ts";
+import type { Cancellation } from "../kernel/cancel.ts";
+
+/** What the Gateway asks for one call of an agent. */
+export type GatewayExchange = {
+  readonly zone_id: string;
+  readonly subject_token: string;
+  /** The resource's identifier. */
+  readonly resource: string;
+  readonly scope?: string | undefined;
+  /** As the Gateway saw them: policy input, and in the ledger. */
+  readonly method: string;
+  readonly path: string;
+  readonly request_id: string;
+  readonly traceparent: string;
+};
+
+/**
+ * The STS as the Gateway sees it: by a function call within one process, over signed HTTPS across processes.
+ * A refusal is an answer; where there is none, calls reject: `StsTimeout` after `STS_TIMEOUT`, else `Unavailable`.
+ * A call is never sent twice.
+ */
+export type Sts = {
+  exchange(request: GatewayExchange, signal: Cancellation): Promise<TokenAnswer>;
+  /** undefined: the same as at `since`. */
+  bindings(since: string | undefined): Promise<Bindings | undefined>;
+  revocations(cursor: string | undefined): Promise<RevocationPage>;
+  /** undefined: no such zone, or a zone without keys. */
+  jwks(zone_id: string): Promise<JwksResponse | undefined>;
+};
+
+export class StsTimeout extends Error {
+  constructor() {
+    super("the STS did not answer in time");
+    this.name = "StsTimeout";
+  }
+}
