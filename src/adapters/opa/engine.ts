@@ -1,0 +1,102 @@
+import { type Evaluation, type Evaluator, MAX_POLICY_INPUT_BYTES, POLICY_ENTRYPOINT } from "../../domain/policy.ts";
+import type { PolicyEngine } from "../../ports/policy.ts";
+import { checkModule, instantiate, OutOfMemory, type PolicyInstance } from "./instance.ts";
+
+export type PolicyEngineOptions = {
+  /** Steps (calls of a function, turns of a loop) of one evaluation, once its input has been read. `POLICY_BUDGET`. */
+  readonly budget_units: number;
+  /** The most memory of one instance, in pages of 64 KiB; 64 (4 MiB) if absent. */
+  readonly memory_pages_max?: number;
+  /** Instances that are kept between evaluations; 512 if absent. The least recently used goes first and is made again. */
+  readonly instances_max?: number;
+};
+
+const DEFAULT_PAGES_MAX = 64;
+/** Each instance reserves some 10 GiB of address space for its guard pages, of 128 TiB that a process has. */
+const DEFAULT_INSTANCES_MAX = 512;
+/** An instance that grew above this is not kept: memory never shrinks, and many tenants' instances live side by side. */
+const KEEP_BYTES_MAX = 1024 * 1024;
+/** To read the input takes some 3 units a byte: this is the fixed part and the most for each byte. */
+const READ_UNITS = 1_000;
+const READ_UNITS_PER_BYTE = 16;
+
+const FEWEST_PAGES = 5;
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The value of a result set: `[{result}]`; undefined where the rule is undefined. */
+const resultOf = (set: unknown): unknown => {
+  const first: unknown = Array.isArray(set) ? set[0] : undefined;
+  return typeof first === "object" && first !== null && "result" in first ? first.result : undefined;
+};
+
+/**
+ * Evaluates stored modules in this thread. The caller's input has an allowance of its own, by its length, so that a long input
+ * does not eat the policy's budget; the steps that the policy takes, and those that write its answer out, are its own.
+ */
+export const createPolicyEngine = (options: PolicyEngineOptions): PolicyEngine => {
+  const { budget_units } = options;
+  const pages_max = Math.max(options.memory_pages_max ?? DEFAULT_PAGES_MAX, FEWEST_PAGES);
+  const instances_max = options.instances_max ?? DEFAULT_INSTANCES_MAX;
+  /** In the order of their last use. */
+  const live = new Map<WebAssembly.Module, PolicyInstance>();
+
+  const acquire = (module: WebAssembly.Module): PolicyInstance => {
+    const kept = live.get(module);
+    live.delete(module); // put back after a good evaluation only: what trapped is in no known state
+    return kept ?? instantiate(module, pages_max);
+  };
+
+  const release = (module: WebAssembly.Module, instance: PolicyInstance): void => {
+    if (instance.memory.buffer.byteLength > KEEP_BYTES_MAX) return;
+    live.set(module, instance);
+    if (live.size <= instances_max) return;
+    for (const oldest of live.keys()) {
+      live.delete(oldest);
+      break;
+    }
+  };
+
+  const evaluate = (module: WebAssembly.Module, input_json: ArrayBuffer): Evaluation => {
+    if (input_json.byteLength > MAX_POLICY_INPUT_BYTES)
+      return { status: "failed", error: "the input is too long", units: 0 };
+    let instance: PolicyInstance;
+    try {
+      instance = acquire(module);
+    } catch (error) {
+      return { status: "failed", error: messageOf(error), units: 0 };
+    }
+    const { counter, policy } = instance;
+    let begun = false;
+    instance.onBegin = () => {
+      begun = true;
+      counter.value = budget_units;
+    };
+    counter.value = READ_UNITS + READ_UNITS_PER_BYTE * input_json.byteLength;
+    try {
+      const result = resultOf(policy.evaluate(input_json, policy.entrypoints[POLICY_ENTRYPOINT] ?? 0));
+      const units = budget_units - counter.value;
+      release(module, instance);
+      return { status: "result", result, units };
+    } catch (error) {
+      // Nothing of the module runs any more; its instance is let go of.
+      const units = begun ? budget_units - counter.value : 0;
+      const exceeded = begun && (counter.value < 0 || error instanceof OutOfMemory);
+      return exceeded ? { status: "budget_exceeded", units } : { status: "failed", error: messageOf(error), units };
+    }
+  };
+
+  return {
+    async load(wasm): Promise<Evaluator> {
+      const module = await WebAssembly.compile(wasm);
+      checkModule(module);
+      const instance = instantiate(module, pages_max);
+      if (!(POLICY_ENTRYPOINT in instance.policy.entrypoints))
+        throw new Error(`the module has no entrypoint ${POLICY_ENTRYPOINT}`);
+      const foreign = instance.builtins.find((name) => name !== "sprintf");
+      if (foreign !== undefined) throw new Error(`the module calls ${foreign}, which runs outside of its budget`);
+      release(module, instance);
+      return { evaluate: (input_json) => evaluate(module, input_json) };
+    },
+  };
+};

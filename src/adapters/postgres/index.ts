@@ -1,0 +1,58 @@
+import type { Database } from "../../ports/database.ts";
+import { parseAddress } from "./address.ts";
+import { dial } from "./dial.ts";
+import { createPool, databaseOver, listenOn, type PoolOptions } from "./pool.ts";
+
+export type PostgresOptions = {
+  /** `postgres://user:password@host:port/database?sslmode=disable|require|verify-ca|verify-full[&sslrootcert=file]`. */
+  readonly url: string;
+  readonly name: string;
+  readonly max: number;
+  readonly onStatement?: (pool_name: string) => void;
+  /** After which the server ends a statement; 5 s by default. */
+  readonly statement_timeout_ms?: number;
+  /** 5 s by default. */
+  readonly connect_timeout_ms?: number;
+};
+
+const STATEMENT_TIMEOUT_MS = 5_000;
+const CONNECT_TIMEOUT_MS = 5_000;
+/** What the server's own word on a statement may need to reach us; then the connection is given up. */
+const GRACE_MS = 1_000;
+/** So that connections move to where a name leads now, and no backend grows old. */
+const LIFETIME_MS = 30 * 60_000;
+
+/**
+ * A pool on a PostgreSQL server, 15 or newer. Throws a `StartupFault` where the URL is wrong; does not connect before the
+ * first statement. Every statement ends within `statement_timeout_ms` and a second, or is rejected: where the server says
+ * nothing at all, the connection is given up (`isUnavailable`). It comes back by itself when the server does.
+ */
+export const createPostgres = (options: PostgresOptions): Database => {
+  const address = parseAddress(options.url);
+  const statement_timeout_ms = options.statement_timeout_ms ?? STATEMENT_TIMEOUT_MS;
+  const connect_timeout_ms = options.connect_timeout_ms ?? CONNECT_TIMEOUT_MS;
+  const pool_options: PoolOptions = {
+    name: options.name,
+    max: options.max,
+    database: address.database,
+    user: address.user,
+    password: address.password,
+    parameters: {
+      application_name: `caracal ${options.name}`,
+      ...address.parameters,
+      statement_timeout: String(statement_timeout_ms),
+      // A transaction that we forgot (a process that was stopped) must not hold its locks for ever.
+      idle_in_transaction_session_timeout: String(statement_timeout_ms * 2),
+    },
+    dial: () => dial(address, connect_timeout_ms),
+    connect_timeout_ms,
+    silence_timeout_ms: statement_timeout_ms + GRACE_MS,
+    lifetime_ms: LIFETIME_MS,
+    onStatement: options.onStatement ?? (() => {}),
+  };
+  return databaseOver({
+    name: options.name,
+    pool: createPool(pool_options),
+    listen: (channel, wake) => listenOn(pool_options, channel, wake),
+  });
+};
