@@ -1,0 +1,233 @@
+import { STREAMS } from "../contracts/streams.ts";
+import type { AuditDraft, AuditEvent, AuditWriter } from "../domain/audit-event.ts";
+import type { Keyring } from "../domain/keyring.ts";
+import type { Clock } from "../kernel/clock.ts";
+import { uuidv7 } from "../kernel/ids.ts";
+import type { Log } from "../kernel/log.ts";
+import { type Service, within, worker } from "../kernel/service.ts";
+import type { Journal } from "../ports/journal.ts";
+import { type Streams, Unavailable } from "../ports/streams.ts";
+import { auditEntries, entriesOf, type Fitted, fitted, objectIn } from "./audit-entry.ts";
+
+export type AuditWriterOptions = {
+  readonly streams: Streams;
+  readonly ring: Keyring;
+  /** `AUDIT_REPLAY_DIR`: what the stream does not take waits here. */
+  readonly journal: Journal;
+  /** `{role}:{instance_id}`. Never the same for two processes, nor for two runs of one: numbers begin at 1. */
+  readonly producer: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Events that were written to the stream, to the journal, or could be written to neither. */
+  readonly onEvents?: (where: "stream" | "journal" | "lost", events: readonly AuditEvent[]) => void;
+};
+
+/** `stop` flushes. `backlog`: events in the journal that did not reach the stream yet. */
+export type AuditWriterService = AuditWriter & Service & { readonly backlog: number; replay(): Promise<void> };
+
+/** How long a recorded event may wait for an appended one to go along with. */
+const RECORD_WAIT_MS = 50;
+/** Events between the caller and the stream. Beyond it the stream does not keep up: appends are refused at once. */
+const MAX_UNDERWAY = 20_000;
+/** Events that neither stream nor journal took, kept for the next try. */
+const MAX_STRANDED = 10_000;
+const REPLAY_EVERY_MS = 1000;
+const REPLAY_COUNT = 256;
+
+type Settle = { readonly resolve: (id: string) => void; readonly reject: (error: unknown) => void };
+/** `settle` is there for `append`, whose caller waits. */
+type Queued = { readonly event: AuditEvent; readonly settle: Settle | undefined };
+type Sent = Fitted & { readonly settle: Settle | undefined };
+
+const complete = (draft: AuditDraft, producer: string, now_ms: number): AuditEvent => ({
+  id: draft.id ?? uuidv7(now_ms),
+  zone_id: draft.zone_id,
+  event_type: draft.event_type,
+  request_id: draft.request_id ?? null,
+  decision: draft.decision,
+  client_id: draft.client_id ?? null,
+  subject: draft.subject ?? null,
+  session_id: draft.session_id ?? null,
+  agent_session_id: draft.agent_session_id ?? null,
+  delegation_edge_id: draft.delegation_edge_id ?? null,
+  resource_id: draft.resource_id ?? null,
+  producer,
+  producer_seq: 0, // given at the flush, so that an event that is never written leaves no hole
+  policy_set_id: draft.policy_set_id ?? null,
+  policy_set_version_id: draft.policy_set_version_id ?? null,
+  manifest_sha: draft.manifest_sha ?? null,
+  evaluation_status: draft.evaluation_status ?? null,
+  determining_policies_json: draft.determining_policies_json ?? null,
+  diagnostics_json: draft.diagnostics_json ?? null,
+  metadata_json: draft.metadata_json ?? null,
+  occurred_at: new Date(now_ms).toISOString(),
+});
+
+/** What was to be allowed and was then refused, because it could not be written down in time. */
+const refused = (event: AuditEvent): AuditEvent => ({
+  ...event,
+  decision: "deny",
+  metadata_json: JSON.stringify({
+    ...objectIn(event.metadata_json),
+    reason: "audit_unavailable",
+    decided: event.decision,
+  }),
+});
+
+/**
+ * The way into the ledger. All events of one tick share one entry, one signature and one round trip. Crash states: before
+ * the append nothing was promised; behind it the event is in the stream. An append whose answer was lost may be there
+ * twice, as an allow from the stream and as a deny from the journal, under one id and number: the ledger keeps the first
+ * that it sees, and nothing was allowed.
+ */
+export const createAuditWriter = (options: AuditWriterOptions): AuditWriterService => {
+  const { streams, ring, journal, producer, clock, log } = options;
+  let queue: Queued[] = [];
+  let underway = 0;
+  let next_seq = 1;
+  let timer: NodeJS.Timeout | undefined;
+  let immediate: NodeJS.Immediate | undefined;
+  const flights = new Set<Promise<void>>();
+  let stranded: AuditEvent[] = [];
+  let away = false;
+
+  /** Numbers are given here, in the order of the queue. */
+  const numbered = (event: AuditEvent): Fitted => fitted({ ...event, producer_seq: next_seq++ });
+
+  const toJournal = async (events: readonly AuditEvent[]): Promise<void> => {
+    try {
+      await journal.append(events.map((event) => Buffer.from(JSON.stringify(event))));
+      options.onEvents?.("journal", events);
+    } catch (error) {
+      const room = Math.max(0, MAX_STRANDED - stranded.length);
+      const lost = events.slice(room);
+      stranded = stranded.concat(events.slice(0, room));
+      log.error({ error, events: events.length, lost: lost.length }, "neither stream nor journal takes audit events");
+      if (lost.length > 0) options.onEvents?.("lost", lost);
+    }
+  };
+
+  const send = async (batch: readonly Sent[]): Promise<void> => {
+    try {
+      await streams.append(
+        STREAMS.audit,
+        entriesOf(
+          ring,
+          batch.map((one) => one.text),
+        ),
+      );
+      away = false;
+      options.onEvents?.(
+        "stream",
+        batch.map((one) => one.event),
+      );
+      for (const { event, settle } of batch) settle?.resolve(event.id);
+    } catch (cause) {
+      if (!away)
+        log.error({ error: cause }, "the audit stream takes no events: calls are refused, denials are journaled");
+      away = true;
+      await toJournal(batch.map(({ event, settle }) => (settle === undefined ? event : refused(event))));
+      for (const { settle } of batch)
+        settle?.reject(cause instanceof Unavailable ? cause : new Unavailable("the ledger", cause));
+    } finally {
+      underway -= batch.length;
+    }
+  };
+
+  const flushNow = (): void => {
+    clearTimeout(timer);
+    clearImmediate(immediate);
+    timer = undefined;
+    immediate = undefined;
+    if (queue.length === 0) return;
+    const batch = queue.map(({ event, settle }): Sent => {
+      const { event: whole, text } = numbered(event);
+      return { event: whole, text, settle };
+    });
+    queue = [];
+    const flight = send(batch).finally(() => flights.delete(flight));
+    flights.add(flight);
+  };
+
+  const enqueue = (one: Queued): void => {
+    queue.push(one);
+    underway += 1;
+    // Behind every callback of this tick: what they decide shares the entry.
+    if (one.settle !== undefined) immediate ??= setImmediate(flushNow);
+    else timer ??= setTimeout(flushNow, RECORD_WAIT_MS);
+  };
+
+  /** The stream does not keep up, and holding more would only move the fault into our memory. */
+  const overflow = (event: AuditEvent): void => {
+    const flight = toJournal([numbered(event).event]).finally(() => flights.delete(flight));
+    flights.add(flight);
+  };
+
+  /** In order, and released only once they are in the stream; a crash in between sends some twice, under the same ids. */
+  const replay = async (): Promise<void> => {
+    if (stranded.length > 0) {
+      const events = stranded;
+      stranded = [];
+      await toJournal(events);
+    }
+    let after = 0;
+    while (journal.size > 0) {
+      const records = await journal.read(after, REPLAY_COUNT);
+      const last = records.at(-1);
+      if (last === undefined) return;
+      const events = records.map((record) => JSON.parse(record.payload.toString()) as AuditEvent);
+      await streams.append(STREAMS.audit, auditEntries(ring, events));
+      await journal.release(last.seq);
+      options.onEvents?.("stream", events);
+      log.info({ events: events.length }, "journaled audit events reached the stream");
+      after = last.seq;
+    }
+  };
+
+  let told = false;
+  const replayer = worker({
+    name: "audit replay",
+    every_ms: REPLAY_EVERY_MS,
+    tick: async () => {
+      await replay();
+      told = false;
+    },
+    onError: (error) => {
+      if (!told) log.warn({ error, backlog: journal.size }, "journaled audit events have to wait");
+      told = true;
+    },
+  });
+
+  const flush = async (): Promise<void> => {
+    flushNow();
+    while (flights.size > 0) await Promise.all(flights);
+  };
+
+  return {
+    name: `audit writer ${producer}`,
+    append(draft) {
+      const event = complete(draft, producer, clock.now_ms());
+      if (underway >= MAX_UNDERWAY) {
+        overflow(refused(event));
+        return Promise.reject(new Unavailable("the ledger", new Error(`${MAX_UNDERWAY} events wait to be written`)));
+      }
+      return new Promise((resolve, reject) => enqueue({ event, settle: { resolve, reject } }));
+    },
+    record(draft) {
+      const event = complete(draft, producer, clock.now_ms());
+      if (underway >= MAX_UNDERWAY) overflow(event);
+      else enqueue({ event, settle: undefined });
+      return event.id;
+    },
+    flush,
+    replay,
+    get backlog() {
+      return journal.size + stranded.length;
+    },
+    start: (failed) => replayer.start(failed),
+    async stop(deadline_ms) {
+      await within(deadline_ms, flush());
+      await replayer.stop(deadline_ms);
+    },
+  };
+};
