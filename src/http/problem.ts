@@ -1,0 +1,97 @@
+import type { ServerResponse } from "node:http";
+import { HashingBusy } from "../domain/secret-hash.ts";
+import type { Log } from "../kernel/log.ts";
+import { Problem } from "../kernel/problem.ts";
+import { isConflict, isUnavailable } from "../ports/database.ts";
+import { Unavailable } from "../ports/streams.ts";
+
+/** How long a caller waits before it tries again where we can't know better, in seconds. */
+const RETRY_AFTER_S = 1;
+
+/** The shape of every error but those of the STS's OAuth endpoints. */
+export type ErrorBody = {
+  readonly error: string;
+  readonly message: string;
+  readonly requestId: string;
+  readonly reason?: string;
+  readonly diagnostics?: readonly unknown[];
+  readonly issues?: readonly { readonly path: string; readonly message: string }[];
+};
+
+/** What of a problem goes outside. The cause stays. */
+export const problemBody = (problem: Problem, request_id: string): ErrorBody => ({
+  error: problem.code,
+  message: problem.description,
+  requestId: request_id,
+  ...(problem.reason === undefined ? {} : { reason: problem.reason }),
+  ...(problem.diagnostics === undefined ? {} : { diagnostics: problem.diagnostics }),
+  ...(problem.issues === undefined ? {} : { issues: problem.issues }),
+});
+
+/** The headers that a problem's status calls for: 401 `WWW-Authenticate` (RFC 6750, 3), 429 and 503 `Retry-After`. */
+export const problemHeaders = (problem: Problem): Record<string, string> => ({
+  "cache-control": "no-store",
+  ...(problem.status === 401 ? { "www-authenticate": 'Bearer error="invalid_token"' } : {}),
+  ...(problem.status === 429 || problem.status === 503
+    ? { "retry-after": String(problem.retry_after_s ?? RETRY_AFTER_S) }
+    : {}),
+});
+
+const databaseIsAway = (error: unknown): boolean => {
+  if (isUnavailable(error) || isConflict(error)) return true; // a conflict that went on after the retries: again may pass
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  // Connection failures of postgres.js and of the sockets below it, and SQLSTATE classes 08 (connection), 53 (resources),
+  // 57P0x (the server is going down or coming up).
+  return (
+    /^(CONNECT|CONNECTION_|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH)/.test(code) ||
+    /^(08|53)[0-9A-Z]{3}$|^57P0\d$/.test(code)
+  );
+};
+
+/**
+ * Anything that was thrown → a Problem. What we did not foresee is a 500 that says nothing, and a log line that says
+ * everything; parts that are away are a 503.
+ */
+export const toProblem = (error: unknown, log: Log, request_id: string): Problem => {
+  if (error instanceof Problem) {
+    if (error.status >= 500) log.error({ err: error, request_id }, "request failed");
+    return error;
+  }
+  if (error instanceof Unavailable || error instanceof HashingBusy || databaseIsAway(error)) {
+    log.warn({ err: error, request_id }, "a part that the request needs is unavailable");
+    return new Problem(503, "temporarily_unavailable", "A part that this request needs is unavailable. Try again.", {
+      retry_after_s: RETRY_AFTER_S,
+      cause: error,
+    });
+  }
+  log.error({ err: error, request_id }, "request failed unexpectedly");
+  return new Problem(
+    500,
+    "internal_error",
+    "The request failed for a reason on our side. The log has it under this requestId.",
+    {
+      cause: error,
+    },
+  );
+};
+
+/** Sends a JSON answer whole. Does nothing where the answer has begun already. */
+export const sendJson = (
+  response: ServerResponse,
+  status: number,
+  headers: Readonly<Record<string, string>>,
+  body: object,
+): void => {
+  if (response.headersSent || response.destroyed) return;
+  const text = JSON.stringify(body);
+  response.writeHead(status, {
+    ...headers,
+    "content-type": "application/json; charset=utf-8",
+    "content-length": String(Buffer.byteLength(text)),
+  });
+  response.end(text);
+};
+
+/** Sends a problem in the general shape. */
+export const sendProblem = (response: ServerResponse, problem: Problem, request_id: string): void =>
+  sendJson(response, problem.status, problemHeaders(problem), problemBody(problem, request_id));
