@@ -1,0 +1,49 @@
+import { BlockList, isIP, isIPv4 } from "node:net";
+import type { IncomingMessage } from "node:http";
+
+/** A client's address as failures are counted by it: IPv4 whole, IPv6 by its /64, which is one customer's. */
+const countable = (address: string): string => {
+  if (isIPv4(address)) return address;
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
+  if (mapped !== undefined) return mapped;
+  const [head = "", tail] = address.toLowerCase().split("%", 1)[0]?.split("::") ?? [];
+  const before = head === "" ? [] : head.split(":");
+  const after = tail === undefined || tail === "" ? [] : tail.split(":");
+  const zeros = tail === undefined ? 0 : Math.max(0, 8 - before.length - after.length);
+  const groups = [...before, ...Array.from({ length: zeros }, () => "0"), ...after];
+  return `${groups
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(":")}::/64`;
+};
+
+const family = (address: string): "ipv4" | "ipv6" => (isIPv4(address) ? "ipv4" : "ipv6");
+
+/** The configuration has checked their form. */
+const listOf = (trusted: readonly string[]): BlockList => {
+  const list = new BlockList();
+  for (const entry of trusted) {
+    const [address = "", prefix] = entry.split("/");
+    if (prefix === undefined) list.addAddress(address, family(address));
+    else list.addSubnet(address, Number(prefix), family(address));
+  }
+  return list;
+};
+
+/**
+ * Who calls. `X-Forwarded-For` is believed only from a proxy that is listed, and then read from the right, up to the first
+ * address that is no such proxy: what stands further left is the caller's own word.
+ */
+export const createAddressReader = (trusted_proxies: readonly string[]): ((request: IncomingMessage) => string) => {
+  const trusted = listOf(trusted_proxies);
+  const isTrusted = (address: string): boolean => isIP(address) !== 0 && trusted.check(address, family(address));
+  return (request) => {
+    const peer = request.socket.remoteAddress ?? "";
+    if (isIP(peer) === 0) return "unknown";
+    if (trusted_proxies.length === 0 || !isTrusted(peer)) return countable(peer);
+    const header = request.headers["x-forwarded-for"];
+    const hops = (Array.isArray(header) ? header.join(",") : (header ?? "")).split(",").map((hop) => hop.trim());
+    const caller = hops.findLast((hop) => !isTrusted(hop));
+    return countable(caller !== undefined && isIP(caller) !== 0 ? caller : peer);
+  };
+};

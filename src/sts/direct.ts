@@ -1,0 +1,62 @@
+import { GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, type TokenAnswer } from "../contracts/sts.ts";
+import type { Cancellation } from "../kernel/cancel.ts";
+import type { Clock } from "../kernel/clock.ts";
+import { type GatewayExchange, type Sts, StsTimeout } from "../ports/sts.ts";
+import { Unavailable } from "../ports/streams.ts";
+import type { PublicState } from "./public-state.ts";
+import type { TokenRequest } from "./request.ts";
+import type { TokenEndpoint } from "./token-endpoint.ts";
+
+const requestOf = (exchange: GatewayExchange): TokenRequest => ({
+  zone_id: exchange.zone_id,
+  caller: { kind: "gateway", nonce: undefined },
+  grant_type: GRANT_TOKEN_EXCHANGE,
+  resources: [exchange.resource],
+  scope: exchange.scope,
+  subject_token: exchange.subject_token,
+  subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
+  requested_token_type: undefined,
+  session_id: undefined,
+  ttl_seconds: undefined,
+  method: exchange.method,
+  path: exchange.path,
+  unsupported: [],
+});
+
+const gaveUp = (signal: Cancellation): Error =>
+  signal.reason instanceof DOMException && signal.reason.name === "TimeoutError"
+    ? new StsTimeout()
+    : new Unavailable("sts", signal.reason);
+
+/** The answer, or that the caller gave up waiting for it. The work goes on to its end either way: a decision is written down. */
+const unlessAborted = (work: Promise<TokenAnswer>, signal: Cancellation): Promise<TokenAnswer> =>
+  new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(gaveUp(signal));
+    signal.addEventListener("abort", onAbort, { once: true });
+    const settle = (answer: TokenAnswer): void => {
+      signal.removeEventListener("abort", onAbort);
+      resolve(answer);
+    };
+    work.then(settle, reject);
+  });
+
+const orUnavailable = async <T>(work: Promise<T>): Promise<T> => {
+  try {
+    return await work;
+  } catch (error) {
+    throw error instanceof Unavailable ? error : new Unavailable("sts", error);
+  }
+};
+
+/** The STS for a Gateway of the same process: the same pipeline, with no HTTP between and nothing to sign. */
+export const createDirect = (tokens: TokenEndpoint, state: PublicState, clock: Clock): Sts => ({
+  async exchange(exchange, signal) {
+    if (signal.aborted) throw gaveUp(signal);
+    const trace_id = exchange.traceparent.split("-")[1];
+    const start = { request: requestOf(exchange), request_id: exchange.request_id, trace_id, now_ms: clock.now_ms() };
+    return unlessAborted(tokens.answer(start), signal);
+  },
+  bindings: (since) => orUnavailable(state.bindings(since)),
+  revocations: (cursor) => orUnavailable(state.revocations(cursor)),
+  jwks: (zone_id) => orUnavailable(state.jwks(zone_id)),
+});

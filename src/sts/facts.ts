@@ -1,0 +1,52 @@
+import type { KeyObject } from "node:crypto";
+import type { SetEvaluation } from "../domain/policy-evaluation.ts";
+import type { CredentialType, PolicyVerdict } from "../domain/policy.ts";
+import type { Claims } from "../domain/token.ts";
+import type { PresentedToken } from "./presented-tokens.ts";
+import type { TokenRequest } from "./request.ts";
+import type { Session } from "./sessions.ts";
+import type { Application, Resource, ZoneSnapshot } from "./snapshot.ts";
+
+/** What a run begins with. Time is a fact: milliseconds since the epoch. */
+export type Start = {
+  readonly request: TokenRequest;
+  readonly request_id: string;
+  readonly trace_id: string | undefined;
+  readonly now_ms: number;
+};
+
+/** One resource that was judged. `scopes`: those that policy was asked for, and that are granted where it allowed. */
+export type Judged = {
+  readonly resource: Resource;
+  readonly scopes: readonly string[];
+  readonly evaluation: SetEvaluation;
+};
+
+/** Every fact that some step adds, by name: what the ledger may find in a run that ended anywhere. */
+export type Facts = Start & {
+  /** undefined: there is no such zone. Only the step `client` may look at it then. */
+  readonly zone: ZoneSnapshot | undefined;
+  /** The client that asks; through the Gateway, the application that the subject token was issued to. */
+  readonly application: Application;
+  readonly credential_type: CredentialType;
+  readonly presented: PresentedToken | undefined;
+  /** Before the rate limit says no. */
+  readonly calls_left: number;
+  readonly ttl_s: number;
+  readonly subject: Claims;
+  readonly session: Session;
+  /** Whether the revocation stream has a mark on the session, asked after the session was read. */
+  readonly session_marked: boolean;
+  readonly resource: Resource;
+  readonly resources: readonly Resource[];
+  /** The scopes that are asked for, within every limit but policy. */
+  readonly scopes: readonly string[];
+  readonly judged: readonly Judged[];
+  /** A refusal of the set as a whole: none is active, or a member is missing. */
+  readonly set_refusal: PolicyVerdict | undefined;
+  readonly granted: readonly Judged[];
+  readonly claims: Claims;
+  readonly signer: { readonly kid: string; readonly key: KeyObject };
+  readonly access_token: string;
+  readonly decision_id: string;
+};

@@ -1,0 +1,198 @@
+import { STREAMS } from "../contracts/streams.ts";
+import { type AuditWriter, SYSTEM_ZONE } from "../domain/audit-event.ts";
+import type { Keyring } from "../domain/keyring.ts";
+import { setLimits } from "../domain/policy-evaluation.ts";
+import { createQuarantine } from "../domain/policy-quarantine.ts";
+import type { Revocations } from "../domain/revocation.ts";
+import { databaseReachable, redisReachable } from "../http/ready.ts";
+import type { Role } from "../http/role.ts";
+import type { Clock } from "../kernel/clock.ts";
+import type { Log } from "../kernel/log.ts";
+import type { Metrics } from "../kernel/metrics.ts";
+import type { Service } from "../kernel/service.ts";
+import type { Database } from "../ports/database.ts";
+import type { Marks } from "../ports/marks.ts";
+import type { PolicyEngine } from "../ports/policy.ts";
+import type { RateLimit } from "../ports/rate-limit.ts";
+import type { Streams } from "../ports/streams.ts";
+import type { Sts } from "../ports/sts.ts";
+import type { AnomalyKind } from "../streams/feed.ts";
+import { createInvalidations } from "../streams/invalidations.ts";
+import { createRevocations } from "../streams/revocations.ts";
+import { createAddressReader } from "./address.ts";
+import { createClientSecrets } from "./client-secrets.ts";
+import { createDirect } from "./direct.ts";
+import { createGatewayNonces } from "./gateway-calls.ts";
+import { createPresentedTokens } from "./presented-tokens.ts";
+import { createPublicState } from "./public-state.ts";
+import { createRoutes } from "./routes.ts";
+import { createSessions } from "./sessions.ts";
+import { createSigningKeys } from "./signing-keys.ts";
+import { createSnapshots } from "./snapshot.ts";
+import { createTokenEndpoint } from "./token-endpoint.ts";
+import { createUnauthenticatedSummary } from "./workers/unauthenticated-summary.ts";
+
+export type StsDeps = {
+  /** The role's own pool. */
+  readonly db: Database;
+  readonly streams: Streams;
+  /** `STREAMS_HMAC_KEY`. */
+  readonly streams_ring: Keyring;
+  readonly instance_id: string;
+  readonly marks: Marks;
+  readonly rateLimit: RateLimit;
+  readonly pingRedis: () => Promise<void>;
+  /** Started and stopped by whoever made it. */
+  readonly audit: AuditWriter;
+  readonly engine: PolicyEngine;
+  /** `ISSUER_URL`, without a slash at its end. */
+  readonly issuer_url: string;
+  /** `ZONE_KEK`. */
+  readonly kek: Keyring;
+  /** `GATEWAY_STS_HMAC_KEY`; undefined: no Gateway but one of this process. */
+  readonly gateway_ring: Keyring | undefined;
+  /** `POLICY_BUDGET`: steps of one evaluation; the engine holds it for a member, this role for a set. */
+  readonly policy_budget: number;
+  /** `RATE_LIMIT_PER_MINUTE`, where an application has none of its own. */
+  readonly rate_limit_per_minute: number;
+  /** Addresses and networks whose `X-Forwarded-For` is believed; none by default. */
+  readonly trusted_proxies?: readonly string[];
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The role's own; main gives each role one. */
+  readonly metrics: Metrics;
+};
+
+/** `direct`: for a Gateway of the same process. `revocations`: this role's view of what is revoked, for who shares it. */
+export type StsRole = Role & { readonly direct: Sts; readonly revocations: Revocations };
+
+/** Steps of one evaluation: an ordinary policy spends some 1 700 of 50 000. */
+const UNIT_BUCKETS = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 500_000];
+
+const createCounters = (metrics: Metrics) => ({
+  issued: metrics.counterBy("sts_tokens_issued_total", "Tokens issued, by use", "use"),
+  steps: metrics.counterBy("sts_denials_by_step_total", "Token requests refused, by the step that refused", "step"),
+  reasons: metrics.counterBy("sts_denials_total", "Token requests refused, by reason", "reason"),
+  nobody: metrics.counterBy("sts_unauthenticated_total", "Calls by nobody we know, by reason", "reason"),
+  failures: metrics.counter("sts_failures_total", "Token requests that failed for a reason on our side"),
+  signatures: metrics.counter("sts_signatures_total", "Tokens signed"),
+  units: metrics.histogram("sts_policy_units", "Steps that a policy evaluation spent", UNIT_BUCKETS),
+  zone_loads: metrics.counter("sts_zone_loads_total", "Zones read from the database"),
+  session_reads: metrics.counter("sts_session_reads_total", "Sessions read from the database"),
+  anomalies: metrics.counterBy("sts_stream_anomalies_total", "Forged or malformed stream entries and holes", "kind"),
+});
+
+/** The only issuer: authenticates clients, asks policy, signs. See the README for the order of checks and what they cost. */
+export const createSts = (deps: StsDeps): StsRole => {
+  const { db, clock, log, audit, metrics } = deps;
+  const counters = createCounters(metrics);
+
+  const onAnomaly = (kind: AnomalyKind, stream: string, detail: string): void => {
+    counters.anomalies.inc(kind);
+    audit.record({
+      zone_id: SYSTEM_ZONE,
+      event_type: "stream.anomaly",
+      decision: "none",
+      metadata_json: JSON.stringify({ role: "sts", stream, kind, detail }),
+    });
+  };
+
+  const feed = { streams: deps.streams, ring: deps.streams_ring, clock, log };
+  const invalidations = createInvalidations({
+    ...feed,
+    owner: `sts-caches:${deps.instance_id}`,
+    topics: [STREAMS.policy, STREAMS.keys, STREAMS.config],
+    onInvalidate: (topic, message) => snapshots.invalidate(message.zone_id, topic === STREAMS.policy),
+    onLost: () => snapshots.invalidateAll(),
+    onAnomaly,
+  });
+  const snapshots = createSnapshots({
+    db,
+    engine: deps.engine,
+    clock,
+    log,
+    streamAge_ms: () => invalidations.age_ms(),
+    onLoad: () => counters.zone_loads.inc(),
+  });
+  const state = createPublicState({ db, streams: deps.streams, snapshots });
+  const revocations = createRevocations({
+    ...feed,
+    owner: `sts:${deps.instance_id}`,
+    loadSnapshot: (cursor) => state.revocations(cursor),
+    onAnomaly,
+  });
+  const keys = createSigningKeys(deps.kek, clock);
+  const summary = createUnauthenticatedSummary({ audit, clock, log, onRound: () => keys.sweep() });
+  const onUnauthenticated = (reason: string): void => {
+    counters.nobody.inc(reason);
+    summary.count(reason);
+  };
+  const nonces = createGatewayNonces(deps.marks, clock);
+
+  const tokens = createTokenEndpoint({
+    db,
+    snapshots,
+    secrets: createClientSecrets(clock),
+    tokens: createPresentedTokens(clock, deps.issuer_url, (zone_id) => snapshots.keysVersion(zone_id)),
+    limits: deps.rateLimit,
+    nonces,
+    rate_limit_per_minute: deps.rate_limit_per_minute,
+    sessions: createSessions({ db, revocations, clock, onRead: () => counters.session_reads.inc() }),
+    policy: {
+      quarantine: createQuarantine({ clock }),
+      set_limits: setLimits(deps.policy_budget),
+      log,
+      onEvaluation: (units) => counters.units.observe(units),
+    },
+    keys,
+    audit,
+    issuer_url: deps.issuer_url,
+    onSignature: () => counters.signatures.inc(),
+    log,
+    counts: {
+      issued: (use) => counters.issued.inc(use),
+      denied: (step, reason) => {
+        counters.steps.inc(step);
+        counters.reasons.inc(reason);
+      },
+      unauthenticated: onUnauthenticated,
+      failed: () => counters.failures.inc(),
+    },
+  });
+
+  const handle = createRoutes({
+    tokens,
+    state,
+    gateway_ring: deps.gateway_ring,
+    nonces,
+    addressOf: createAddressReader(deps.trusted_proxies ?? []),
+    onUnauthenticated,
+    clock,
+    log,
+  });
+
+  /** So that the first nonce after a start on an empty Redis is not taken for one from before its memory began. */
+  const memory: Service = {
+    name: "sts-nonces",
+    async start() {
+      await deps.marks
+        .prime()
+        .catch((error: unknown) => log.warn({ err: error }, "the memory of nonces can't be prepared yet"));
+    },
+    async stop() {},
+  };
+
+  return {
+    name: "sts",
+    handle,
+    services: [memory, invalidations, revocations, summary],
+    ready: [
+      databaseReachable(db),
+      redisReachable(deps.pingRedis),
+      { name: "revocations", fault: () => revocations.fault() },
+    ],
+    metrics,
+    direct: createDirect(tokens, state, clock),
+    revocations,
+  };
+};

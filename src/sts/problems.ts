@@ -1,0 +1,111 @@
+import type { ReasonOf } from "../kernel/pipeline.ts";
+import type { exchange } from "./exchange.ts";
+import type { issue } from "./issue.ts";
+
+export type TokenReason = ReasonOf<ReturnType<typeof exchange>> | ReasonOf<ReturnType<typeof issue>>;
+
+/** An answer in the shape of RFC 6749, 5.2. `description` may be replaced by a denial's own. */
+export type OAuthProblem = { readonly status: number; readonly error: string; readonly description: string };
+
+const problem = (status: number, error: string, description: string): OAuthProblem => ({ status, error, description });
+
+const AWAY = "A part that this request needs is unavailable. Try again.";
+const TOKEN = "The subject_token is not an ambient token of this zone that is valid now.";
+const SESSION = "The session of the subject_token is over. Get a new ambient token.";
+const NOT_EVALUATED = "The zone's policy could not be evaluated; nothing is issued until it can.";
+
+/** Each reason for which a pipeline refuses → its answer. A reason without one does not compile. */
+export const problems = {
+  zone_unavailable: problem(503, "temporarily_unavailable", AWAY),
+  client_unauthenticated: problem(401, "invalid_client", "Client authentication failed."),
+  client_throttled: problem(429, "temporarily_unavailable", "Too many failed authentications. Try again later."),
+  client_check_busy: problem(503, "temporarily_unavailable", "Too many secrets are being checked. Try again."),
+  application_unknown: problem(
+    403,
+    "access_denied",
+    "The application that the subject_token was issued to does not exist any more.",
+  ),
+  gateway_call_replayed: problem(
+    401,
+    "invalid_client",
+    "This signed call was made before, or can't be told from one that was.",
+  ),
+  rate_limited: problem(
+    429,
+    "temporarily_unavailable",
+    "This application has used up its calls for now. Try again later.",
+  ),
+  rate_limit_unavailable: problem(503, "temporarily_unavailable", AWAY),
+  field_not_supported: problem(400, "invalid_request", "A field is not supported by this server."),
+  field_not_allowed: problem(400, "invalid_request", "A field may not be sent here."),
+  resource_count_exchange: problem(400, "invalid_target", "Send exactly one resource: a mandate is for one."),
+  resource_count_issue: problem(400, "invalid_target", "Send 16 resources at most."),
+  ttl_seconds_invalid: problem(400, "invalid_request", "ttl_seconds is out of range."),
+  subject_token_missing: problem(400, "invalid_request", "subject_token is missing."),
+  subject_token_type_missing: problem(400, "invalid_request", "subject_token_type is missing."),
+  subject_token_malformed: problem(400, "invalid_request", "The subject_token is not a token of this server."),
+  subject_token_signature: problem(400, "invalid_request", TOKEN),
+  subject_token_claims: problem(400, "invalid_request", TOKEN),
+  subject_token_issuer: problem(400, "invalid_request", TOKEN),
+  subject_token_zone: problem(400, "invalid_request", TOKEN),
+  subject_token_not_yet_valid: problem(400, "invalid_request", TOKEN),
+  subject_token_expired: problem(400, "invalid_request", "The subject_token has expired. Get a new ambient token."),
+  subject_token_not_ambient: problem(
+    400,
+    "invalid_request",
+    "The subject_token is a mandate; only ambient tokens are exchanged.",
+  ),
+  subject_token_bound: problem(
+    400,
+    "invalid_request",
+    "The subject_token carries an actor, an agent session or a delegation, which this server does not support.",
+  ),
+  subject_token_client: problem(403, "access_denied", "The subject_token was issued to another application."),
+  session_unknown: problem(403, "access_denied", SESSION),
+  session_unavailable: problem(503, "temporarily_unavailable", AWAY),
+  session_revoked: problem(403, "access_denied", SESSION),
+  session_expired: problem(403, "access_denied", SESSION),
+  session_mismatch: problem(403, "access_denied", "The subject_token does not belong to its session."),
+  session_id_mismatch: problem(403, "access_denied", "session_id is not the session of the subject_token."),
+  resource_unknown: problem(400, "invalid_target", "There is no such resource in this zone."),
+  resource_not_in_target: problem(400, "invalid_target", "The subject_token is limited to other resources."),
+  scope_malformed: problem(
+    400,
+    "invalid_scope",
+    "scope must be a space-separated list of at most 256 scope tokens (RFC 6749, 3.3).",
+  ),
+  scope_not_allowed: problem(
+    400,
+    "invalid_scope",
+    "scope asks for more than resource, application and subject_token have in common.",
+  ),
+  no_active_policy_set: problem(
+    403,
+    "access_denied",
+    "The zone has no active policy set; nothing is issued until one is activated.",
+  ),
+  policy_denied: problem(403, "access_denied", "The zone's policy does not allow this."),
+  policy_set_incomplete: problem(403, "policy_eval_failed", NOT_EVALUATED),
+  policy_budget_exceeded: problem(403, "policy_eval_failed", NOT_EVALUATED),
+  policy_quarantined: problem(403, "policy_eval_failed", NOT_EVALUATED),
+  policy_input_too_large: problem(
+    400,
+    "invalid_request",
+    "The request is too large to be judged by policy: its path or the resource's scopes are too long.",
+  ),
+  token_too_long: problem(400, "invalid_request", "The token would be too long. Ask for fewer scopes or resources."),
+  signing_key_missing: problem(503, "temporarily_unavailable", "The zone has no key to sign with."),
+  signing_key_unavailable: problem(503, "temporarily_unavailable", AWAY),
+  application_archived: problem(401, "invalid_client", "Client authentication failed."),
+  session_not_written: problem(503, "temporarily_unavailable", AWAY),
+  audit_unavailable: problem(503, "temporarily_unavailable", AWAY),
+} as const satisfies Record<TokenReason, OAuthProblem>;
+
+/** Refusals to nobody in particular: they are counted and summed up, and don't go into a zone's ledger. */
+export const UNAUTHENTICATED: ReadonlySet<string> = new Set<TokenReason>([
+  "zone_unavailable",
+  "client_unauthenticated",
+  "client_throttled",
+  "client_check_busy",
+  "gateway_call_replayed",
+]);

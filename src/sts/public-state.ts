@@ -1,0 +1,104 @@
+import { createHash } from "node:crypto";
+import * as v from "valibot";
+import type { Bindings, JwksResponse, RevocationPage } from "../contracts/sts.ts";
+import { STREAMS } from "../contracts/streams.ts";
+import type { RevocationMark } from "../domain/revocation.ts";
+import { Problem } from "../kernel/problem.ts";
+import type { Database } from "../ports/database.ts";
+import type { Streams } from "../ports/streams.ts";
+import type { Snapshots } from "./snapshot.ts";
+import { readBindings, readRevocations, readTime_ms, type RevocationsAfter } from "./store.ts";
+
+/** Of one page: zones, marks of one zone, and marks of all of them, after which a page ends. */
+const LIMITS = { zones: 200, marks: 2_000, page_marks: 10_000 } as const;
+const MAX_CURSOR_CHARS = 1_024;
+
+/** What the STS tells of itself: keys to everybody, bindings and revocations to the Gateway. */
+export type PublicState = {
+  jwks(zone_id: string): Promise<JwksResponse | undefined>;
+  bindings(since: string | undefined): Promise<Bindings | undefined>;
+  revocations(cursor: string | undefined): Promise<RevocationPage>;
+};
+
+const CursorSchema = v.strictObject({
+  position: v.string(),
+  zone_id: v.string(),
+  within: v.optional(v.strictObject({ session_id: v.string(), seq: v.number() })),
+});
+type Cursor = v.InferOutput<typeof CursorSchema>;
+
+const formatCursor = (cursor: Cursor): string => Buffer.from(JSON.stringify(cursor)).toString("base64url");
+
+const parseCursor = (text: string): Cursor => {
+  try {
+    if (text.length > MAX_CURSOR_CHARS) throw new RangeError("too long");
+    return v.parse(CursorSchema, JSON.parse(Buffer.from(text, "base64url").toString("utf8")));
+  } catch (cause) {
+    throw new Problem(400, "invalid_request", "cursor is not one that this server made; begin without it.", { cause });
+  }
+};
+
+const markOf = ([id, expires_at]: readonly [string, number]): RevocationMark => ({ kind: "session", id, expires_at });
+
+export const createPublicState = (options: {
+  readonly db: Database;
+  readonly streams: Streams;
+  readonly snapshots: Snapshots;
+}): PublicState => {
+  const { db, streams, snapshots } = options;
+  return {
+    async jwks(zone_id) {
+      const zone = await snapshots.get(zone_id);
+      return zone === undefined || zone.keys.jwks.length === 0 ? undefined : { keys: [...zone.keys.jwks] };
+    },
+
+    async bindings(since) {
+      const rows = await readBindings(db.sql);
+      const zones = new Map<string, Bindings["zones"][number]>();
+      const hash = createHash("sha256");
+      for (const { zone_id, ...resource } of rows) {
+        hash.update(JSON.stringify([zone_id, resource.id, resource.identifier, resource.upstream_url]));
+        const zone = zones.get(zone_id) ?? { zone_id, resources: [] };
+        zones.set(zone_id, zone);
+        if (resource.id !== null) zone.resources.push(resource);
+      }
+      const version = hash.digest("base64url");
+      return version === since ? undefined : { version, zones: [...zones.values()] };
+    },
+
+    /**
+     * The position comes before the first read and travels in the cursor: whatever is appended while pages are read lies
+     * behind it, and is read again from the stream. A zone with more marks than a page takes keeps the number of its first
+     * part, so that nothing between the parts is skipped.
+     */
+    async revocations(text) {
+      const cursor = text === undefined ? undefined : parseCursor(text);
+      const position = cursor?.position ?? (await streams.position(STREAMS.revoke));
+      const after: RevocationsAfter | undefined =
+        cursor === undefined ? undefined : { zone_id: cursor.zone_id, within: cursor.within };
+      const first = cursor === undefined ? { at_ms: await readTime_ms(db.sql) } : {};
+      const rows = await readRevocations(db.sql, after, LIMITS);
+      const zones: RevocationPage["zones"] = [];
+      let marks = 0;
+      for (const { zone_id, seq, marks: found } of rows) {
+        zones.push({ zone_id, seq, marks: found.map(markOf) });
+        marks += found.length;
+        const last = found.at(-1);
+        if (found.length >= LIMITS.marks && last !== undefined) {
+          return {
+            position,
+            ...first,
+            zones,
+            cursor: formatCursor({ position, zone_id, within: { session_id: last[0], seq } }),
+          };
+        }
+        if (marks >= LIMITS.page_marks)
+          return { position, ...first, zones, cursor: formatCursor({ position, zone_id }) };
+      }
+      const last_zone = rows.at(-1)?.zone_id;
+      return rows.length < LIMITS.zones || last_zone === undefined
+        ? { position, ...first, zones }
+        : { position, ...first, zones, cursor: formatCursor({ position, zone_id: last_zone }) };
+    },
+  };
+};

@@ -1,0 +1,69 @@
+import type { CredentialType } from "../../domain/policy.ts";
+import { deny, load } from "../../kernel/pipeline.ts";
+import { Unavailable } from "../../ports/streams.ts";
+import type { ClientSecrets } from "../client-secrets.ts";
+import type { Facts } from "../facts.ts";
+import { clientNamedBy, type PresentedToken, type PresentedTokens } from "../presented-tokens.ts";
+import type { Caller } from "../request.ts";
+import type { Application, Snapshots, ZoneSnapshot } from "../snapshot.ts";
+
+type Known = {
+  readonly zone: ZoneSnapshot;
+  readonly application: Application;
+  readonly credential_type: CredentialType;
+  readonly presented: PresentedToken | undefined;
+};
+
+/**
+ * Who asks. A client by its secret: unknown zone, unknown client, public client and wrong secret are one answer, after one
+ * hash. The Gateway has proved itself before; it acts for the application of the subject token, whose form is read here
+ * because the rate limit that follows is that application's.
+ */
+export const client = (
+  snapshots: Pick<Snapshots, "get" | "latest">,
+  secrets: ClientSecrets,
+  tokens: PresentedTokens,
+) => {
+  const bySecret = async (caller: Extract<Caller, { kind: "client" }>, f: Pick<Facts, "request" | "zone">) => {
+    const storedIn = (zone: ZoneSnapshot | undefined) => zone?.applications.get(caller.client_id)?.secret_hash;
+    const result = await secrets.verify({
+      zone_id: f.request.zone_id,
+      client_id: caller.client_id,
+      address: caller.address,
+      secret: caller.secret,
+      stored: storedIn(f.zone),
+      latest: async () => storedIn(await snapshots.latest(f.request.zone_id)),
+    });
+    if (result.status === "throttled") {
+      return deny("client_throttled", undefined, { retry_after_s: result.retry_after_s });
+    }
+    if (result.status === "busy") return deny("client_check_busy", undefined, { retry_after_s: 1 });
+    const zone = result.status === "verified" ? await snapshots.get(f.request.zone_id) : undefined;
+    const application = zone?.applications.get(caller.client_id);
+    if (zone === undefined || application === undefined) return deny("client_unauthenticated");
+    const known: Known = { zone, application, credential_type: "client_secret", presented: undefined };
+    return known;
+  };
+
+  const throughGateway = (f: Pick<Facts, "request" | "zone">) => {
+    const { subject_token } = f.request;
+    if (subject_token === undefined) return deny("subject_token_missing");
+    const presented = tokens.read(subject_token);
+    const named = presented === undefined ? undefined : clientNamedBy(presented);
+    if (presented === undefined || named === undefined) return deny("subject_token_malformed");
+    if (f.zone === undefined) return deny("subject_token_zone");
+    const application = f.zone.applications.get(named);
+    if (application === undefined) return deny("application_unknown");
+    const known: Known = { zone: f.zone, application, credential_type: "ambient_token", presented };
+    return known;
+  };
+
+  return load("client", (f: Pick<Facts, "request" | "zone">) => {
+    const { caller } = f.request;
+    if (caller.kind === "gateway") return throughGateway(f);
+    return bySecret(caller, f).catch((error: unknown) => {
+      if (error instanceof Unavailable) return deny("zone_unavailable"); // the snapshot is past its age, the database away
+      throw error;
+    });
+  });
+};

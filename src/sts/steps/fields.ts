@@ -1,0 +1,64 @@
+import { GATEWAY_FIELDS, GRANT_CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS_TOKEN } from "../../contracts/sts.ts";
+import { check, deny } from "../../kernel/pipeline.ts";
+import type { Facts } from "../facts.ts";
+
+/** What is asked for and not served is refused by name: an actor or an edge that is left out would widen the answer. */
+export const supportedFields = check("supported_fields", (f: Pick<Facts, "request">) => {
+  const { request } = f;
+  const [unsupported] = request.unsupported;
+  if (unsupported !== undefined)
+    return refuse("field_not_supported", `${unsupported} is not supported by this server; leave it out.`);
+  if (request.requested_token_type !== undefined && request.requested_token_type !== TOKEN_TYPE_ACCESS_TOKEN) {
+    return refuse(
+      "field_not_supported",
+      `requested_token_type must be ${TOKEN_TYPE_ACCESS_TOKEN}; others are not supported by this server.`,
+    );
+  }
+  if (request.subject_token_type !== undefined && request.subject_token_type !== TOKEN_TYPE_ACCESS_TOKEN) {
+    return refuse(
+      "field_not_supported",
+      `subject_token_type must be ${TOKEN_TYPE_ACCESS_TOKEN}; others are not supported by this server.`,
+    );
+  }
+  if (request.caller.kind === "gateway") return undefined;
+  if (request.method !== undefined)
+    return refuse("field_not_allowed", `${GATEWAY_FIELDS.method} is the Gateway's to send; leave it out.`);
+  if (request.path !== undefined)
+    return refuse("field_not_allowed", `${GATEWAY_FIELDS.path} is the Gateway's to send; leave it out.`);
+  return undefined;
+});
+
+/** Fields that belong to an exchange mean that the caller thinks it asks for one. */
+export const issueFields = check("issue_fields", (f: Pick<Facts, "request">) => {
+  const { request } = f;
+  if (request.subject_token !== undefined && request.grant_type === GRANT_CLIENT_CREDENTIALS) {
+    return refuse("field_not_allowed", `subject_token does not go with grant_type=${GRANT_CLIENT_CREDENTIALS}.`);
+  }
+  if (request.subject_token_type !== undefined) {
+    return refuse("field_not_allowed", "subject_token_type is sent with a subject_token only.");
+  }
+  if (request.session_id !== undefined) {
+    return refuse(
+      "field_not_allowed",
+      "session_id is sent with a subject_token only: an ambient token begins a session of its own.",
+    );
+  }
+  return undefined;
+});
+
+/** RFC 8693, 2.1: the type is required with the token. */
+export const exchangeFields = check("exchange_fields", (f: Pick<Facts, "request">) => {
+  if (f.request.grant_type === GRANT_CLIENT_CREDENTIALS) {
+    return refuse(
+      "field_not_allowed",
+      "The Gateway asks by grant_type=urn:ietf:params:oauth:grant-type:token-exchange.",
+    );
+  }
+  if (f.request.subject_token === undefined) return deny("subject_token_missing");
+  if (f.request.subject_token_type === undefined) {
+    return refuse("subject_token_type_missing", `subject_token_type is missing: send ${TOKEN_TYPE_ACCESS_TOKEN}.`);
+  }
+  return undefined;
+});
+
+const refuse = <const R extends string>(reason: R, description: string) => deny(reason, undefined, { description });

@@ -1,0 +1,117 @@
+import { buildPolicyInput, type PolicyReason, type PolicyVerdict, refusal } from "../../domain/policy.ts";
+import { evaluateSet, type SetLimits } from "../../domain/policy-evaluation.ts";
+import type { Quarantine } from "../../domain/policy-quarantine.ts";
+import { intersect } from "../../domain/scopes.ts";
+import { check, type Denial, deny, load } from "../../kernel/pipeline.ts";
+import type { Log } from "../../kernel/log.ts";
+import type { Facts, Judged, Start } from "../facts.ts";
+import type { Resource, ZonePolicy, ZoneSnapshot } from "../snapshot.ts";
+
+export type PolicyPorts = {
+  readonly quarantine: Quarantine;
+  readonly set_limits: SetLimits;
+  readonly log: Log;
+  /** Steps of one evaluation of a set. */
+  readonly onEvaluation: (units: number) => void;
+};
+
+type Asks = Start & Pick<Facts, "application" | "credential_type"> & { readonly zone: ZoneSnapshot };
+type Question = {
+  readonly use: "ambient" | "per_call";
+  readonly resource: Resource;
+  readonly scopes: readonly string[];
+  readonly session_id?: string;
+  readonly subject_claims?: object;
+};
+
+/** Why the set as a whole answers nothing; undefined where it can be asked. */
+const refusalOf = (policy: ZonePolicy): PolicyVerdict | undefined => {
+  if (policy.state === "none") return refusal("no_active_policy_set");
+  return policy.members.every((member) => member.evaluator !== undefined)
+    ? undefined
+    : refusal("policy_set_incomplete");
+};
+
+const judge = (ports: PolicyPorts, f: Asks, question: Question): Judged => {
+  const members = f.zone.policy.state === "active" ? f.zone.policy.members : [];
+  const input = buildPolicyInput({
+    zone_id: f.zone.zone_id,
+    application: f.application,
+    credential_type: f.credential_type,
+    resource: question.resource,
+    use: question.use,
+    requested_scopes: question.scopes,
+    now_ms: f.now_ms,
+    method: f.request.method,
+    path: f.request.path,
+    session_id: question.session_id,
+    subject_claims: question.subject_claims,
+    trace_id: f.trace_id,
+  });
+  const evaluation = evaluateSet(members, input, ports.quarantine, ports.set_limits);
+  ports.onEvaluation(evaluation.units);
+  for (const fault of evaluation.faults)
+    ports.log.warn({ zone_id: f.zone.zone_id, ...fault }, "a policy could not be evaluated");
+  return { resource: question.resource, scopes: question.scopes, evaluation };
+};
+
+/** The zone's policy on the one resource of an exchange: one evaluation. */
+export const exchangePolicy = (ports: PolicyPorts) =>
+  load("policy", (f: Asks & Pick<Facts, "resource" | "scopes" | "subject" | "session">) => {
+    const set_refusal = refusalOf(f.zone.policy);
+    if (set_refusal !== undefined) return { set_refusal, judged: [] };
+    const question = {
+      use: "per_call",
+      resource: f.resource,
+      scopes: f.scopes,
+      session_id: f.session.id,
+      subject_claims: f.subject,
+    } as const;
+    return { set_refusal, judged: [judge(ports, f, question)] };
+  });
+
+/**
+ * The zone's policy on each resource that an ambient token names. One that names none is not judged (there is no resource
+ * to ask about, and each exchange of it will be), but needs a set that could judge.
+ */
+export const issuePolicy = (ports: PolicyPorts) =>
+  load("policy", (f: Asks & Pick<Facts, "resources" | "scopes">) => {
+    const set_refusal = refusalOf(f.zone.policy);
+    if (set_refusal !== undefined) return { set_refusal, judged: [] };
+    return {
+      set_refusal,
+      judged: f.resources.map((one) =>
+        judge(ports, f, {
+          use: "ambient",
+          resource: one,
+          scopes: intersect(f.scopes, one.scopes, f.application.scopes),
+        }),
+      ),
+    };
+  });
+
+const MAX_DIAGNOSTICS = 64;
+
+const denialOf = (verdicts: readonly PolicyVerdict[]): Denial<PolicyReason> => {
+  const reasons = new Set(verdicts.flatMap((verdict) => (verdict.decision === "deny" ? [verdict.reason] : [])));
+  const [only, ...others] = reasons;
+  const texts = new Map(verdicts.flatMap((verdict) => verdict.diagnostics).map((one) => [JSON.stringify(one), one]));
+  return deny(only !== undefined && others.length === 0 ? only : "policy_denied", undefined, {
+    diagnostics: [...texts.values()].slice(0, MAX_DIAGNOSTICS),
+  });
+};
+
+/** Only an allow is an allow. */
+export const policyAllows = check("policy_allows", (f: Pick<Facts, "judged" | "set_refusal">) => {
+  if (f.set_refusal !== undefined) return denialOf([f.set_refusal]);
+  const allowed = f.judged.length === 1 && f.judged.every((one) => one.evaluation.decision === "allow");
+  return allowed ? undefined : denialOf(f.judged.map((one) => one.evaluation));
+});
+
+/** An ambient token is issued for the allowed part of what it names; where nothing of it is allowed, not at all. */
+export const policyAllowsSome = load("policy_allows", (f: Pick<Facts, "judged" | "set_refusal" | "resources">) => {
+  if (f.set_refusal !== undefined) return denialOf([f.set_refusal]);
+  const granted = f.judged.filter((one) => one.evaluation.decision === "allow");
+  if (f.resources.length > 0 && granted.length === 0) return denialOf(f.judged.map((one) => one.evaluation));
+  return { granted };
+});

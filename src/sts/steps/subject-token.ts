@@ -1,0 +1,38 @@
+import type { VerifyFailure } from "../../domain/token.ts";
+import { check, deny, load } from "../../kernel/pipeline.ts";
+import type { Facts } from "../facts.ts";
+import type { PresentedTokens } from "../presented-tokens.ts";
+import type { ZoneSnapshot } from "../snapshot.ts";
+
+const REASONS = {
+  unknown_key: "subject_token_signature",
+  signature: "subject_token_signature",
+  claims: "subject_token_claims",
+  issuer: "subject_token_issuer",
+  zone: "subject_token_zone",
+  not_yet_valid: "subject_token_not_yet_valid",
+  expired: "subject_token_expired",
+} as const satisfies Record<VerifyFailure | "unknown_key", string>;
+
+/** Signature by a key of this zone, then claims, issuer, zone and time. */
+export const subjectToken = (tokens: PresentedTokens) =>
+  load("subject_token", (f: Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot }) => {
+    const presented =
+      f.presented ?? (f.request.subject_token === undefined ? undefined : tokens.read(f.request.subject_token));
+    if (presented === undefined) return deny("subject_token_malformed");
+    const subject = tokens.verify(presented, f.zone, f.now_ms);
+    return typeof subject === "string" ? deny(REASONS[subject], subject) : { subject };
+  });
+
+/** A mandate is for one call and is never exchanged again, nor is what an actor or an edge took part in, as yet. */
+export const subjectTokenUse = check("subject_token_use", (f: Pick<Facts, "subject">) => {
+  const { subject } = f;
+  if (subject.use !== "ambient") return deny("subject_token_not_ambient");
+  const bound = subject.act ?? subject.agent_session_id ?? subject.delegation_edge_id ?? subject.grant_id;
+  return bound === undefined ? undefined : deny("subject_token_bound");
+});
+
+/** A stolen token is worth nothing to another client. */
+export const subjectTokenClient = check("subject_token_client", (f: Pick<Facts, "subject" | "application">) =>
+  f.subject.client_id === f.application.id ? undefined : deny("subject_token_client", f.subject.client_id),
+);

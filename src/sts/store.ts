@@ -1,0 +1,185 @@
+import { STREAMS } from "../contracts/streams.ts";
+import { LEEWAY_S } from "../domain/token.ts";
+import type { Queryable } from "../ports/database.ts";
+
+/** What the database knows of a zone, in one consistent read. Times in milliseconds since the epoch. */
+export type ZoneRow = {
+  readonly applications: readonly {
+    readonly id: string;
+    readonly secret_hash: string | null;
+    readonly scopes: readonly string[];
+    readonly traits: readonly string[];
+    readonly rate_limit_per_minute: number | null;
+  }[];
+  readonly resources: readonly {
+    readonly id: string;
+    readonly identifier: string;
+    readonly upstream_url: string;
+    readonly scopes: readonly string[];
+  }[];
+  /** The two most recent, newest first. `signs`: its time has come. */
+  readonly keys: readonly {
+    readonly kid: string;
+    readonly public_jwk: string;
+    readonly sealed_private: string;
+    readonly signs: boolean;
+  }[];
+  readonly active: {
+    readonly policy_set_id: string;
+    readonly policy_set_version_id: string;
+    readonly manifest_sha: string;
+    readonly members: readonly { readonly version_id: string; readonly wasm_sha256: string }[];
+  } | null;
+};
+
+/** Reads a zone; undefined where there is none that lives. One statement, so that its parts belong together. */
+export const readZone = async (sql: Queryable, zone_id: string): Promise<ZoneRow | undefined> => {
+  const rows = await sql<{ zone: ZoneRow }[]>`
+    select json_build_object(
+      'applications', (
+        select coalesce(json_agg(json_build_object(
+          'id', a.id, 'secret_hash', a.secret_hash, 'scopes', a.scopes, 'traits', a.traits,
+          'rate_limit_per_minute', a.rate_limit_per_minute)), '[]'::json)
+        from applications a where a.zone_id = z.id and a.archived_at is null),
+      'resources', (
+        select coalesce(json_agg(json_build_object(
+          'id', r.id, 'identifier', r.identifier, 'upstream_url', r.upstream_url, 'scopes', r.scopes)), '[]'::json)
+        from resources r where r.zone_id = z.id and r.archived_at is null),
+      'keys', (
+        select coalesce(json_agg(json_build_object(
+          'kid', k.kid, 'public_jwk', k.public_jwk, 'sealed_private', k.sealed_private, 'signs', k.signs)
+          order by k.created_at desc, k.kid), '[]'::json)
+        from (
+          select kid, public_jwk, sealed_private, created_at, signs_from <= now() as signs
+          from zone_keys where zone_id = z.id order by created_at desc, kid limit 2) k),
+      'active', (
+        select json_build_object(
+          'policy_set_id', a.policy_set_id, 'policy_set_version_id', a.policy_set_version_id, 'manifest_sha', v.manifest_sha,
+          'members', (
+            select coalesce(json_agg(json_build_object('version_id', p.id, 'wasm_sha256', p.wasm_sha256) order by e.position), '[]'::json)
+            from policy_set_entries e
+            join policy_versions p on p.zone_id = e.zone_id and p.id = e.policy_version_id
+            where e.zone_id = a.zone_id and e.policy_set_version_id = a.policy_set_version_id))
+        from active_policy_sets a
+        join policy_sets s on s.zone_id = a.zone_id and s.id = a.policy_set_id and s.archived_at is null
+        join policy_set_versions v on v.zone_id = a.zone_id and v.id = a.policy_set_version_id
+        where a.zone_id = z.id)
+    ) as zone
+    from zones z where z.id = ${zone_id} and z.archived_at is null`;
+  return rows[0]?.zone;
+};
+
+/** The stored modules of policy versions, by version id. Versions never change, so neither do these. */
+export const readModules = async (
+  sql: Queryable,
+  zone_id: string,
+  version_ids: readonly string[],
+): Promise<ReadonlyMap<string, Uint8Array>> => {
+  const rows = await sql<{ id: string; wasm: Uint8Array }[]>`
+    select id, wasm from policy_versions
+    where zone_id = ${zone_id}
+      and id in (select jsonb_array_elements_text(${JSON.stringify(version_ids)}::text::jsonb))`;
+  return new Map(rows.map((row) => [row.id, row.wasm]));
+};
+
+/** A row of `sessions`. `expires_at_s` in seconds since the epoch. */
+export type SessionRow = {
+  readonly client_id: string;
+  readonly subject: string;
+  readonly sub_type: "user" | "application";
+  readonly expires_at_s: number;
+  readonly revoked: boolean;
+};
+
+export const readSession = async (sql: Queryable, zone_id: string, id: string): Promise<SessionRow | undefined> => {
+  const rows = await sql<SessionRow[]>`
+    select client_id, subject, sub_type, floor(extract(epoch from expires_at))::float8 as expires_at_s,
+           revoked_at is not null as revoked
+    from sessions where zone_id = ${zone_id} and id = ${id}`;
+  return rows[0];
+};
+
+/**
+ * Writes the session of a new ambient token; false where the application or its zone was archived since the snapshot was
+ * read. An archive that commits between this look and our commit leaves a session behind that mints nothing: each exchange
+ * asks for a living application again.
+ */
+export const insertSession = async (
+  sql: Queryable,
+  session: { readonly zone_id: string; readonly id: string } & Omit<SessionRow, "revoked">,
+): Promise<boolean> => {
+  const result = await sql`
+    insert into sessions (zone_id, id, client_id, subject, sub_type, expires_at)
+    select a.zone_id, ${session.id}, a.id, ${session.subject}, ${session.sub_type}, to_timestamp(${session.expires_at_s}::float8)
+    from applications a join zones z on z.id = a.zone_id and z.archived_at is null
+    where a.zone_id = ${session.zone_id} and a.id = ${session.client_id} and a.archived_at is null`;
+  return result.count === 1;
+};
+
+/** A zone without a resource has a row as well, with nulls: its tokens are known, they just reach nothing. */
+export type BindingRow =
+  | { readonly zone_id: string; readonly id: string; readonly identifier: string; readonly upstream_url: string }
+  | { readonly zone_id: string; readonly id: null; readonly identifier: null; readonly upstream_url: null };
+
+/** Every living zone with its living bindings, in a stable order. */
+export const readBindings = (sql: Queryable): Promise<readonly BindingRow[]> =>
+  sql<BindingRow[]>`
+    select z.id as zone_id, r.id, r.identifier, r.upstream_url
+    from zones z left join resources r on r.zone_id = z.id and r.archived_at is null
+    where z.archived_at is null
+    order by z.id, r.id`;
+
+/** Where a page of revocations begins: behind this zone, or within it behind this session, at the number noted then. */
+export type RevocationsAfter = {
+  readonly zone_id: string;
+  readonly within: { readonly session_id: string; readonly seq: number } | undefined;
+};
+
+export type RevokedZone = {
+  readonly zone_id: string;
+  readonly seq: number;
+  /** `[id, seconds since the epoch until which its tokens may live]`, by id. */
+  readonly marks: readonly (readonly [string, number])[];
+};
+
+/** The database's clock, in milliseconds since the epoch. */
+export const readTime_ms = async (sql: Queryable): Promise<number> => {
+  const [row] = await sql<
+    { at_ms: number }[]
+  >`select floor(extract(epoch from clock_timestamp()) * 1000)::float8 as at_ms`;
+  if (row === undefined) throw new Error("the database did not tell its time");
+  return row.at_ms;
+};
+
+/**
+ * Zones in order, each with the number of its last revocation message and the sessions that are still worth a mark, in
+ * one statement: number and marks are of one moment. A mark lives until the session's last token is past every leeway.
+ */
+export const readRevocations = async (
+  sql: Queryable,
+  after: RevocationsAfter | undefined,
+  limits: { readonly zones: number; readonly marks: number },
+): Promise<readonly RevokedZone[]> => {
+  const zone_id = after?.zone_id ?? "";
+  const session_id = after?.within?.session_id ?? "";
+  const inclusive = after?.within !== undefined;
+  const rows = await sql<RevokedZone[]>`
+    select s.zone_id, s.seq::float8 as seq, (
+      select coalesce(json_agg(json_build_array(m.id, m.expires_at) order by m.id), '[]'::json)
+      from (
+        select r.id, ceil(extract(epoch from r.expires_at) + ${LEEWAY_S}::float8)::float8 as expires_at
+        from sessions r
+        where r.zone_id = s.zone_id and r.revoked_at is not null
+          and r.expires_at > now() - make_interval(secs => ${LEEWAY_S}::float8)
+          and (s.zone_id > ${zone_id} or r.id > ${session_id})
+        order by r.id limit ${limits.marks}
+      ) m) as marks
+    from stream_seqs s
+    where s.stream = ${STREAMS.revoke} and (s.zone_id > ${zone_id} or (${inclusive} and s.zone_id = ${zone_id}))
+    order by s.zone_id limit ${limits.zones}`;
+  const within = after?.within;
+  // The rest of a zone whose first part is on the page before keeps that part's number.
+  return rows.map((row) =>
+    within !== undefined && row.zone_id === zone_id ? { zone_id: row.zone_id, seq: within.seq, marks: row.marks } : row,
+  );
+};
