@@ -1,0 +1,87 @@
+import type { Revocations } from "../domain/revocation.ts";
+import type { VerifiedTokens } from "../domain/verified-tokens.ts";
+import type { Log } from "../kernel/log.ts";
+import { pipeline, type ReasonOf } from "../kernel/pipeline.ts";
+import type { Egress } from "../ports/egress.ts";
+import type { Marks } from "../ports/marks.ts";
+import type { Sts } from "../ports/sts.ts";
+import type { BindingTable } from "./bindings.ts";
+import type { Start } from "./facts.ts";
+import type { ZoneKeys } from "./keys.ts";
+import type { Ledger } from "./ledger.ts";
+import { bearer } from "./steps/bearer.ts";
+import { bound } from "./steps/binding.ts";
+import { exchange } from "./steps/exchange.ts";
+import { notExpiring } from "./steps/expiry.ts";
+import { notOurOwnMandate } from "./steps/own-mandate.ts";
+import { pathClean } from "./steps/path.ts";
+import { authority, notRevoked, revocationFresh } from "./steps/revocation.ts";
+import { routing } from "./steps/routing.ts";
+import { signature } from "./steps/signature.ts";
+import { singleUse } from "./steps/single-use.ts";
+import { withinSize } from "./steps/size.ts";
+import { targeted } from "./steps/target.ts";
+import { tokenForm } from "./steps/token-form.ts";
+import { upstreamAllowed } from "./steps/upstream-allowed.ts";
+import { written } from "./steps/written.ts";
+
+export type DecideDeps = {
+  readonly sts: Sts;
+  readonly revocations: Revocations;
+  readonly marks: Marks;
+  readonly egress: Egress;
+  readonly bindings: BindingTable;
+  readonly keys: ZoneKeys;
+  readonly verified: VerifiedTokens;
+  readonly ledger: Ledger;
+  readonly issuer_url: string;
+  readonly max_request_bytes: number;
+  readonly sts_timeout_ms: number;
+  readonly jti_fail_open: boolean;
+  readonly log: Log;
+};
+
+/** Whether a request may pass, and to where: the Gateway's checks in their order, the first failure ends it. */
+export const decide = (deps: DecideDeps) =>
+  pipeline<Start>()
+    .load(bearer)
+    .load(tokenForm(deps.verified))
+    .check(notExpiring)
+    .load(routing)
+    .check(pathClean)
+    .load(signature(deps))
+    .check(notOurOwnMandate)
+    .load(bound(deps.bindings))
+    .check(targeted)
+    .load(authority(deps.revocations))
+    .check(notRevoked)
+    .check(revocationFresh)
+    .check(withinSize(deps.max_request_bytes))
+    .load(exchange(deps))
+    .load(upstreamAllowed(deps.egress))
+    .commit(singleUse(deps))
+    .commit(written(deps.ledger))
+    .seal({
+      token: undefined,
+      known: undefined,
+      decoded: undefined,
+      token_zone_id: undefined,
+      exp: undefined,
+      route: undefined,
+      scope: undefined,
+      claims: undefined,
+      binding: undefined,
+      revoked_by: undefined,
+      revocation_age_ms: undefined,
+      mandate: undefined,
+      upstream: undefined,
+      auth_exp: undefined,
+      decision_id: undefined,
+      target: undefined,
+      marked: undefined,
+    });
+
+export type Decide = ReturnType<typeof decide>;
+export type DenyReason = ReasonOf<Decide>;
+/** Everything that an allowed call was decided on. */
+export type Decision = Extract<Awaited<ReturnType<Decide["run"]>>, { denial?: undefined }>["facts"];

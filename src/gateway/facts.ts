@@ -1,0 +1,50 @@
+import type { Claims, DecodedToken } from "../domain/token.ts";
+import type { Binding } from "./bindings.ts";
+import type { Inbound } from "./inbound.ts";
+
+/** Whether the caller is still there. */
+export type Client = {
+  gone(): boolean;
+  /** Calls `left` once when the client goes away; `undefined` takes that back. */
+  whenGone(left: (() => void) | undefined): void;
+};
+
+/** What a decision begins with. `now_ms`: since the epoch. */
+export type Start = { readonly inbound: Inbound; readonly client: Client; readonly now_ms: number };
+
+/** The token as presented, before it is verified. `known`: its claims, where this very token was verified before. */
+export type Presented = {
+  readonly token: string;
+  readonly known: Claims | undefined;
+  readonly decoded: DecodedToken | undefined;
+  /** A key into the known zones, and nothing else. */
+  readonly token_zone_id: string;
+  /** Seconds since the epoch, as the token says. */
+  readonly exp: number;
+};
+
+/**
+ * Which resource the request names: by its identifier (header), or by zone and id (path form). `prefix`: what the Gateway
+ * adds in front of the path on its side. `path`: what goes on. `query`: with its `?`.
+ */
+export type Route = {
+  readonly identifier: string | undefined;
+  readonly by_path: { readonly zone_id: string; readonly resource_id: string } | undefined;
+  readonly prefix: string;
+  readonly path: string;
+  readonly query: string;
+};
+
+/** What the revocation state says at one moment. */
+export type Authority = { readonly revoked_by: string | undefined; readonly revocation_age_ms: number };
+
+/** What goes to the upstream, and for how long. `auth_exp`: seconds since the epoch; a stream ends there. */
+export type Passage = {
+  readonly mandate: string;
+  readonly upstream: URL;
+  readonly auth_exp: number | undefined;
+  /** The ledger event that allowed the call, where the STS made one. */
+  readonly decision_id: string | undefined;
+};
+
+export type { Binding, Claims, Inbound };

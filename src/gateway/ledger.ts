@@ -1,0 +1,118 @@
+import type { AuditDraft, AuditWriter } from "../domain/audit-event.ts";
+import { SYSTEM_ZONE } from "../domain/audit-event.ts";
+import type { Claims } from "../domain/token.ts";
+import { type Worker, worker } from "../kernel/service.ts";
+import type { Binding, Inbound } from "./facts.ts";
+
+/** How an answer ended: whole, or cut by what. `drain`: this process stopped. */
+export type Cut = false | "revoked" | "expired" | "idle" | "max" | "client" | "upstream" | "too_large" | "drain";
+
+/** What came of a call that was let through. `status`: the upstream's, or ours where it gave none. */
+export type CallOutcome = {
+  readonly decision_id: string | undefined;
+  readonly status: number;
+  readonly bytes: number;
+  readonly duration_ms: number;
+  readonly cut: Cut;
+};
+
+/** The Gateway's hand in the ledger. */
+export type Ledger = {
+  /** A presented mandate passes; resolves to the event's id once it is durable. */
+  allowed(inbound: Inbound, claims: Claims, binding: Binding, path: string): Promise<string>;
+  denied(inbound: Inbound, claims: Claims, binding: Binding | undefined, denial: Refused): void;
+  outcome(inbound: Inbound, claims: Claims, binding: Binding, outcome: CallOutcome): void;
+  /** A call by nobody: counted, and summed up once a minute, so that a flood does not fill the ledger. */
+  unauthenticated(reason: string): void;
+  readonly worker: Worker;
+};
+
+export type Refused = {
+  readonly step: string;
+  readonly reason: string;
+  readonly detail: string | undefined;
+  readonly path: string;
+};
+
+const SUMMARY_MS = 60_000;
+const MAX_PATH = 2_048;
+
+const draftOf = (
+  inbound: Inbound,
+  claims: Claims,
+  binding: Binding | undefined,
+): Omit<AuditDraft, "event_type" | "decision"> => ({
+  zone_id: claims.zone_id,
+  request_id: inbound.request_id,
+  client_id: claims.client_id,
+  subject: claims.sub,
+  session_id: claims.sid,
+  agent_session_id: claims.agent_session_id ?? null,
+  delegation_edge_id: claims.delegation_edge_id ?? null,
+  resource_id: binding?.resource_id ?? null,
+});
+
+export const createLedger = (audit: AuditWriter): Ledger => {
+  let counts = new Map<string, number>();
+
+  const sumUp = (): void => {
+    if (counts.size === 0) return;
+    const by_reason = Object.fromEntries(counts);
+    counts = new Map();
+    audit.record({
+      zone_id: SYSTEM_ZONE,
+      event_type: "unauthenticated.summary",
+      decision: "deny",
+      metadata_json: JSON.stringify({ role: "gateway", by_reason }),
+    });
+  };
+
+  return {
+    allowed: (inbound, claims, binding, path) =>
+      audit.append({
+        ...draftOf(inbound, claims, binding),
+        event_type: "gateway.call",
+        decision: "allow",
+        metadata_json: JSON.stringify({
+          use: claims.use,
+          jti: claims.jti,
+          method: inbound.method,
+          path: path.slice(0, MAX_PATH),
+        }),
+      }),
+    denied(inbound, claims, binding, { step, reason, detail, path }) {
+      audit.record({
+        ...draftOf(inbound, claims, binding),
+        event_type: "gateway.call",
+        decision: "deny",
+        metadata_json: JSON.stringify({
+          step,
+          reason,
+          ...(detail === undefined ? {} : { detail }),
+          use: claims.use,
+          jti: claims.jti,
+          method: inbound.method,
+          path: path.slice(0, MAX_PATH),
+        }),
+      });
+    },
+    outcome(inbound, claims, binding, outcome) {
+      audit.record({
+        ...draftOf(inbound, claims, binding),
+        event_type: "gateway.outcome",
+        decision: "none",
+        metadata_json: JSON.stringify(outcome),
+      });
+    },
+    unauthenticated(reason) {
+      counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    },
+    worker: worker({
+      name: "gateway-summary",
+      every_ms: SUMMARY_MS,
+      tick: async () => sumUp(),
+      onError: () => undefined,
+      onStop: async () => sumUp(),
+    }),
+  };
+};

@@ -1,0 +1,173 @@
+import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
+import type { TLSSocket } from "node:tls";
+import type { Inbound } from "./facts.ts";
+import { rewriteLocation } from "./path.ts";
+
+const MAPPED = "::ffff:";
+
+const addressOf = (request: IncomingMessage): string => {
+  const address = request.socket.remoteAddress ?? "unknown";
+  return address.startsWith(MAPPED) ? address.slice(MAPPED.length) : address;
+};
+
+/**
+ * What the upstream is sent: the client's headers without those that end here or speak in our name, then ours. Exactly
+ * one `Authorization`; `Host` is the upstream's own and is written by the dialler.
+ */
+export const requestHeaders = (
+  request: IncomingMessage,
+  inbound: Inbound,
+  mandate: string,
+  length: number | undefined,
+): string[] => {
+  const headers = [
+    ...inbound.headers,
+    "authorization",
+    `Bearer ${mandate}`,
+    "x-request-id",
+    inbound.request_id,
+    "traceparent",
+    inbound.traceparent,
+    "x-forwarded-for",
+    addressOf(request),
+    "x-forwarded-proto",
+    (request.socket as Partial<TLSSocket>).encrypted === true ? "https" : "http",
+  ];
+  if (inbound.host !== "") headers.push("x-forwarded-host", inbound.host);
+  if (length !== undefined) headers.push("content-length", String(length));
+  return headers;
+};
+
+/** A body that is here already, a body that is still coming, or none. `length`: for a body that is still coming. */
+export type Outgoing = { readonly body: Buffer | Readable | null; readonly length: number | undefined };
+
+export type Upload = { readonly max_bytes: number; readonly onBytes: () => void; readonly onTooLarge: () => void };
+
+/**
+ * A small body has come in whole while the call was decided on: it goes out in one piece, with its length. Any other is
+ * streamed with back-pressure, and counted: past the limit the call ends before the upstream sees the end of it.
+ */
+export const outgoingBody = (request: IncomingMessage, inbound: Inbound, upload: Upload): Outgoing => {
+  if (!inbound.chunked && (inbound.content_length ?? 0) === 0) return { body: null, length: undefined };
+  if (request.complete && request.readableLength <= upload.max_bytes) {
+    const whole = request.read() as Buffer | null;
+    return { body: whole, length: undefined };
+  }
+  return { body: streamed(request, upload), length: inbound.content_length };
+};
+
+/** The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. */
+const streamed = (request: IncomingMessage, upload: Upload): Readable => {
+  let bytes = 0;
+  const body = new Readable({
+    highWaterMark: 64 * 1024,
+    read: () => void request.resume(),
+    destroy(error, done) {
+      request.off("data", onData).off("end", onEnd).off("close", onGone).off("error", onGone);
+      request.on("error", () => undefined); // whatever else happens to it concerns nobody any more
+      done(error);
+    },
+  });
+  const onData = (chunk: Buffer): void => {
+    bytes += chunk.byteLength;
+    if (bytes > upload.max_bytes) {
+      upload.onTooLarge();
+      return;
+    }
+    upload.onBytes();
+    if (!body.push(chunk)) request.pause();
+  };
+  const onEnd = (): void => void body.push(null);
+  const onGone = (): void => void (request.complete || body.destroy(new Error("the client went away")));
+  body.on("error", () => undefined);
+  request.on("data", onData).on("end", onEnd).on("close", onGone).on("error", onGone);
+  return body;
+};
+
+/** What of an answer ends here (RFC 9110, 7.6.1), or would speak in our name, or lead clients past us (`Alt-Svc`). */
+const ENDS_HERE: ReadonlySet<string> = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "proxy-authenticate",
+  "proxy-authentication-info",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "alt-svc",
+  "x-request-id",
+]);
+
+const endsHere = (lower: string): boolean => ENDS_HERE.has(lower) || lower.startsWith("x-caracal-");
+
+export type Answer = {
+  readonly headers: string[];
+  /** Without it the answer is chunked, as far as the client's version allows. */
+  readonly has_length: boolean;
+  /** An answer that is coded in a way that ends at this hop: it can't be passed on as it is. */
+  readonly coded: boolean;
+  /** Server-sent events: an answer that does not end by itself. */
+  readonly endless: boolean;
+};
+
+/** `prefix`: of the path form. `asked`: the path that the upstream was asked for. */
+export type AnswerPlace = { readonly upstream: URL; readonly asked: string; readonly prefix: string };
+
+/** The upstream's headers as the client gets them, names and order as they were. */
+export const answerHeaders = (raw: readonly string[], place: AnswerPlace): Answer => {
+  const headers: string[] = [];
+  let has_length = false;
+  let coded = false;
+  let endless = false;
+  let named: string[] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = raw[i] as string;
+    const value = raw[i + 1] as string;
+    const lower = name.toLowerCase();
+    if (endsHere(lower)) {
+      if (lower === "connection")
+        named = named.concat(
+          value
+            .toLowerCase()
+            .split(",")
+            .map((token) => token.trim()),
+        );
+      if (lower === "transfer-encoding" && value.toLowerCase() !== "chunked") coded = true;
+      continue;
+    }
+    if (lower === "content-length") has_length = true;
+    else if (lower === "content-type") endless = value.toLowerCase().startsWith("text/event-stream");
+    headers.push(
+      name,
+      lower === "location" ? rewriteLocation(value, place.upstream, place.asked, place.prefix) : value,
+    );
+  }
+  const extra = named.filter((token) => token !== "keep-alive" && token !== "close" && token !== "");
+  return { headers: extra.length === 0 ? headers : without(headers, extra), has_length, coded, endless };
+};
+
+const without = (headers: readonly string[], named: readonly string[]): string[] => {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    // A length that is named in Connection is still the length: without it the answer would be framed otherwise.
+    if (name.toLowerCase() === "content-length" || !named.includes(name.toLowerCase()))
+      kept.push(name, headers[i + 1] as string);
+  }
+  return kept;
+};
+
+/** RFC 9110, 6.5.1: framing, routing and authentication have no place in a trailer. */
+const NO_TRAILER =
+  /^(?:content-(?:length|encoding|type|range)|transfer-encoding|trailer|host|authorization|set-cookie|cache-control|location|te|connection|x-caracal-.*)$/i;
+
+/** Pairs of the upstream's trailers that may go on. */
+export const passableTrailers = (raw: readonly string[]): [string, string][] => {
+  const kept: [string, string][] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    if (!NO_TRAILER.test(raw[i] as string)) kept.push([raw[i] as string, raw[i + 1] as string]);
+  }
+  return kept;
+};

@@ -1,0 +1,16 @@
+import { deny, load } from "../../kernel/pipeline.ts";
+import type { BindingTable } from "../bindings.ts";
+import type { Claims, Route } from "../facts.ts";
+
+/** (zone, resource) → upstream. The zone is the verified token's; a path that names another finds nothing. */
+export const bound = (bindings: BindingTable) =>
+  load("binding", ({ claims, route }: { readonly claims: Claims; readonly route: Route }) => {
+    const { by_path, identifier } = route;
+    if (by_path !== undefined && by_path.zone_id !== claims.zone_id)
+      return deny("resource_not_bound", "the path names another zone");
+    const binding =
+      by_path === undefined
+        ? bindings.byIdentifier(claims.zone_id, identifier ?? "")
+        : bindings.byId(claims.zone_id, by_path.resource_id);
+    return binding === undefined ? deny("resource_not_bound") : { binding };
+  });

@@ -1,0 +1,81 @@
+import { parseScope } from "../../domain/scopes.ts";
+import { type Denial, deny, load } from "../../kernel/pipeline.ts";
+import type { Inbound, Route, Start } from "../facts.ts";
+import { pathFormOf, plainPath, splitTarget } from "../path.ts";
+
+const say = (description: string) => ({ description });
+
+const fault = (
+  inbound: Inbound,
+): Denial<"routing_refused" | "header_not_supported" | "upgrade_not_supported"> | undefined => {
+  if (inbound.framing_fault !== undefined) {
+    return deny("routing_refused", undefined, say(`The request's framing is ambiguous: ${inbound.framing_fault}.`));
+  }
+  if (inbound.client_ids.length > 0) {
+    return deny(
+      "routing_refused",
+      undefined,
+      say("X-Caracal-Client-ID is not accepted: the token alone says who calls. Leave it out."),
+    );
+  }
+  const [unsupported] = inbound.unsupported;
+  if (unsupported !== undefined) {
+    return deny(
+      "header_not_supported",
+      undefined,
+      say(`${unsupported} is not supported by this Gateway. Leave it out.`),
+    );
+  }
+  if (inbound.wants_websocket) {
+    return deny("upgrade_not_supported", undefined, say("Upgrade: websocket is not supported by this Gateway."));
+  }
+  return undefined;
+};
+
+const byHeader = (identifier: string, path: string, query: string): Route => ({
+  identifier,
+  by_path: undefined,
+  prefix: "",
+  path,
+  query,
+});
+
+/**
+ * Which resource is meant: one `X-Caracal-Resource`, or else the path form. Everything that could make that ambiguous,
+ * or that we would have to act on and can't, is refused by name.
+ */
+export const routing = load("routing", ({ inbound }: Start) => {
+  const refused = fault(inbound);
+  if (refused !== undefined) return refused;
+  const [scope, another_scope] = inbound.scopes;
+  if (another_scope !== undefined) return deny("routing_refused", undefined, say("Send X-Caracal-Scope at most once."));
+  if (scope !== undefined && parseScope(scope) === undefined) {
+    return deny(
+      "routing_refused",
+      undefined,
+      say("X-Caracal-Scope must be a space-separated list of scopes (RFC 6749, 3.3)."),
+    );
+  }
+  const [identifier, another] = inbound.resources;
+  if (another !== undefined) return deny("routing_refused", undefined, say("Send X-Caracal-Resource exactly once."));
+  const target = splitTarget(inbound.target);
+  const path = plainPath(target.path);
+  const { query } = target;
+  if (identifier !== undefined) {
+    if (identifier === "" || identifier.length > 512) {
+      return deny("routing_refused", undefined, say("X-Caracal-Resource must be the identifier of a resource."));
+    }
+    return { route: byHeader(identifier, path, query), scope };
+  }
+  const named = pathFormOf(path);
+  if (named === undefined) {
+    return deny(
+      "routing_refused",
+      undefined,
+      say("Name the resource: send X-Caracal-Resource, or call /r/{zone_id}/{resource_id}/…."),
+    );
+  }
+  const { zone_id, resource_id, prefix, rest } = named;
+  const route: Route = { identifier: undefined, by_path: { zone_id, resource_id }, prefix, path: rest, query };
+  return { route, scope };
+});

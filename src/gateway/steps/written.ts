@@ -1,0 +1,28 @@
+import { commit, type Denial, deny } from "../../kernel/pipeline.ts";
+import type { Binding, Claims, Passage, Route, Start } from "../facts.ts";
+import type { Ledger } from "../ledger.ts";
+
+type Needs = Start &
+  Pick<Passage, "decision_id"> & { readonly claims: Claims; readonly binding: Binding; readonly route: Route };
+
+/**
+ * No call passes that is not written down. For an exchanged token the STS has done it; that a presented mandate passes is
+ * decided here. Crash state: written, and never sent to the upstream; the outcome is missing then, and the mandate is used.
+ */
+export const written = (ledger: Ledger) =>
+  commit(
+    "written",
+    ({
+      inbound,
+      claims,
+      binding,
+      route,
+      decision_id,
+    }: Needs): object | Promise<object | Denial<"ledger_unavailable">> => {
+      if (decision_id !== undefined) return {};
+      return ledger.allowed(inbound, claims, binding, route.path).then(
+        (id) => ({ decision_id: id }),
+        (error: unknown) => deny("ledger_unavailable", error instanceof Error ? error.message : String(error)),
+      );
+    },
+  );
