@@ -1,0 +1,19 @@
+import { uuidv7 } from "../kernel/ids.ts";
+
+/** Who asks for something, as far as an operation needs to know. */
+export type Caller = {
+  /** `admin_token:{id}`, `bootstrap`, `cli`, … as it stands in the admin audit. */
+  readonly actor: string;
+  /** The zone that bounds the caller; null: none does. */
+  readonly zone_id: string | null;
+  readonly access: "full" | "read";
+  readonly request_id: string;
+};
+
+/** A caller within the process that no token stands for: who holds the process or the database already. */
+export const systemCaller = (actor: string, request_id: string = uuidv7()): Caller => ({
+  actor,
+  zone_id: null,
+  access: "full",
+  request_id,
+});

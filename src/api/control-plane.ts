@@ -1,0 +1,35 @@
+import { adminVerbs } from "./admin-tokens.ts";
+import { applicationVerbs } from "./applications.ts";
+import { createChange } from "./change.ts";
+import { ledgerVerbs } from "./ledger.ts";
+import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
+import { policyVerbs } from "./policies.ts";
+import { policySetVerbs } from "./policy-sets.ts";
+import { resourceVerbs } from "./resources.ts";
+import { sessionVerbs } from "./sessions.ts";
+import { tokenHash } from "./token-strength.ts";
+import { zoneVerbs } from "./zones.ts";
+
+/**
+ * Every operation as a function. The routes call them with what they have checked against the contracts; the process itself
+ * may call them too, with a `systemCaller`, and must then bring what the contract would have let through.
+ */
+export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
+  const parts = {
+    db: deps.db,
+    compiler: deps.compiler,
+    kek: deps.kek,
+    bootstrap_hash: deps.bootstrap_token === undefined ? undefined : tokenHash(deps.bootstrap_token),
+    change: createChange(deps.db, deps.wake, deps.onChange ?? (() => {})),
+  };
+  return {
+    ...adminVerbs(parts),
+    ...zoneVerbs(parts),
+    ...applicationVerbs(parts),
+    ...resourceVerbs(parts),
+    ...policyVerbs(parts),
+    ...policySetVerbs(parts),
+    ...sessionVerbs(parts),
+    ...ledgerVerbs(parts),
+  };
+};

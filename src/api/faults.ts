@@ -1,0 +1,40 @@
+import { Problem } from "../kernel/problem.ts";
+import { isUniqueViolation } from "../ports/database.ts";
+
+/** What does not exist, is archived, or is another zone's: one answer, so that ids of other zones can't be probed. */
+export const missing = (what: string): Problem => new Problem(404, "not_found", `There is no such ${what} here.`);
+
+/** A field that names something that can't be used. */
+export const unusable = (path: string, message: string): Problem =>
+  new Problem(400, "invalid_body", "The request's body is not what this operation takes; see issues.", {
+    issues: [{ path, message }],
+  });
+
+/** A value that must be unique and is not. `field`: its path in the body. */
+export const taken = (field: string, of: string): Problem =>
+  new Problem(409, `${field}_taken`, `Another ${of} has this ${field}; choose another one.`, {
+    issues: [{ path: field, message: `is taken by another ${of}` }],
+  });
+
+export const bootstrapUsed = (): Problem =>
+  new Problem(
+    410,
+    "bootstrap_used",
+    "The bootstrap token was used already and does nothing any more; use the admin token that it made.",
+  );
+
+/** Unique constraint → the answer. The database is the judge, so that of two that race one wins and one is told. */
+const TAKEN: Readonly<Record<string, () => Problem>> = {
+  zones_slug: () => taken("slug", "zone"),
+  resources_identifier: () => taken("identifier", "resource of the zone"),
+  policies_name: () => taken("name", "policy of the zone"),
+  policy_sets_name: () => taken("name", "policy set of the zone"),
+  admin_tokens_token_sha256_key: () => taken("token", "admin token"),
+  bootstrap_use_pkey: bootstrapUsed,
+};
+
+/** The conflict that a database error stands for; the error itself where it is none. */
+export const conflictOf = (error: unknown): unknown => {
+  const constraint = Object.keys(TAKEN).find((name) => isUniqueViolation(error, name));
+  return constraint === undefined ? error : TAKEN[constraint]?.();
+};

@@ -1,0 +1,61 @@
+import { apiEndpoints } from "../contracts/api.ts";
+import { MAX_API_BODY_BYTES } from "../contracts/api-fields.ts";
+import { databaseReachable } from "../http/ready.ts";
+import type { Role } from "../http/role.ts";
+import { createRouter } from "../http/routes.ts";
+import type { Log } from "../kernel/log.ts";
+import type { Metrics } from "../kernel/metrics.ts";
+import { worker } from "../kernel/service.ts";
+import { createAdmit } from "./admit.ts";
+import { createControlPlane } from "./control-plane.ts";
+import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
+import { deleteEndedSessions } from "./store/sessions.ts";
+import { tokenHash } from "./token-strength.ts";
+
+export { createGlobalToken } from "./admin-tokens.ts";
+export { systemCaller } from "./caller.ts";
+export type { ControlPlane } from "./parts.ts";
+
+/** Sessions that ended long ago are forgotten: so many at most a round. */
+const SWEEP_MS = 60_000;
+const SWEEP_SESSIONS = 5_000;
+
+export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly log: Log; readonly metrics: Metrics };
+
+export type ApiRole = Role & {
+  /** The operations without HTTP and token, for the process itself. */
+  readonly control_plane: ControlPlane;
+};
+
+/** The control plane: the table of contracts, bound to its verbs. */
+export const createApi = (deps: ApiDeps): ApiRole => {
+  const { db, log, metrics } = deps;
+  const answers = metrics.counterBy("api_answers_total", "Answers of the control plane, by status", "status");
+  const changes = metrics.counterBy("api_changes_total", "Changes that were committed, by action", "action");
+  const control_plane = createControlPlane({ ...deps, onChange: (action) => changes.inc(action) });
+  const bootstrap_hash = deps.bootstrap_token === undefined ? undefined : tokenHash(deps.bootstrap_token);
+  return {
+    name: "api",
+    handle: createRouter({
+      endpoints: apiEndpoints,
+      handlers: control_plane,
+      admit: createAdmit({ db, bootstrap_hash, log }),
+      max_body_bytes: MAX_API_BODY_BYTES,
+      log,
+      onAnswer: (status) => answers.inc(String(status)),
+    }),
+    services: [
+      worker({
+        name: "api-ended-sessions",
+        every_ms: SWEEP_MS,
+        tick: async () => {
+          await deleteEndedSessions(db.sql, SWEEP_SESSIONS);
+        },
+        onError: (error) => log.warn({ err: error }, "ended sessions can't be forgotten"),
+      }),
+    ],
+    ready: [databaseReachable(db)],
+    metrics,
+    control_plane,
+  };
+};

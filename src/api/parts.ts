@@ -1,0 +1,34 @@
+import type { ApiEndpoints } from "../contracts/api.ts";
+import type { Keyring } from "../domain/keyring.ts";
+import type { Handlers } from "../http/routes.ts";
+import type { Database } from "../ports/database.ts";
+import type { PolicyCompiler } from "../ports/policy.ts";
+import type { OutboxRow } from "../streams/outbox-store.ts";
+import type { Caller } from "./caller.ts";
+import type { Change } from "./change.ts";
+
+/** Every operation of the control plane as a function, under the name that its contract has. */
+export type ControlPlane = Handlers<ApiEndpoints, Caller>;
+
+export type ControlPlaneDeps = {
+  readonly db: Database;
+  readonly compiler: PolicyCompiler;
+  /** Called behind each commit that left messages in the outbox, with them. */
+  readonly wake: (rows: readonly OutboxRow[]) => void;
+  /** `ZONE_KEK`. */
+  readonly kek: Keyring;
+  /** `BOOTSTRAP_ADMIN_TOKEN`, at least 32 bytes; undefined: there is no bootstrap. */
+  readonly bootstrap_token?: string | undefined;
+  /** Called behind each commit with its action (`application.create`, …). */
+  readonly onChange?: (action: string) => void;
+};
+
+/** What the verbs stand on. */
+export type Parts = {
+  readonly db: Database;
+  readonly change: Change;
+  readonly compiler: PolicyCompiler;
+  readonly kek: Keyring;
+  /** SHA-256 of the bootstrap token, where there is one. */
+  readonly bootstrap_hash: string | undefined;
+};

@@ -1,0 +1,134 @@
+import { createHash } from "node:crypto";
+import type { policyEndpoints } from "../contracts/api-policies.ts";
+import { STREAMS } from "../contracts/streams.ts";
+import { lengthPrefixed } from "../kernel/canonical.ts";
+import { uuidv7 } from "../kernel/ids.ts";
+import { type Issue, Problem } from "../kernel/problem.ts";
+import { missing, unusable } from "./faults.ts";
+import type { ControlPlane, Parts } from "./parts.ts";
+import { archiveNamed, findNamed, insertNamed, listNamed, lockNamed, renameNamed } from "./store/named.ts";
+import {
+  activate,
+  archivedMembers,
+  findActivation,
+  findPolicySetVersion,
+  insertPolicySetVersion,
+  listPolicySetVersions,
+  usablePolicyVersions,
+} from "./store/policy-sets.ts";
+import { requireHeldZone } from "./zones.ts";
+
+type SetOperation = Extract<keyof typeof policyEndpoints, `${string}PolicySet${string}` | "getActivation">;
+
+/** SHA-256 over each member's version id and the hash of its source, in order: what the ledger names a decision's policy by. */
+const manifestSha = (members: readonly { readonly id: string; readonly source_sha256: string }[]): string =>
+  createHash("sha256")
+    .update(lengthPrefixed(members.flatMap((member) => [member.id, member.source_sha256])))
+    .digest("hex");
+
+export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOperation> => ({
+  listPolicySets: ({ params, query }) => listNamed(db.sql, "policy_sets", params.zone_id, query),
+
+  createPolicySet: ({ caller, params: { zone_id }, body }) =>
+    change(caller, async (tx) => {
+      await requireHeldZone(tx, zone_id);
+      const set = await insertNamed(tx, "policy_sets", zone_id, uuidv7(), body.name);
+      return { result: set, entry: { action: "policy_set.create", zone_id, object_id: set.id, detail: body } };
+    }),
+
+  getPolicySet: async ({ params }) => {
+    const set = await findNamed(db.sql, "policy_sets", params.zone_id, params.id);
+    if (set === undefined) throw missing("policy set");
+    return set;
+  },
+
+  updatePolicySet: ({ caller, params: { zone_id, id }, body }) =>
+    change(caller, async (tx) => {
+      const set = await renameNamed(tx, "policy_sets", zone_id, id, body.name);
+      if (set === undefined) throw missing("policy set");
+      return { result: set, entry: { action: "policy_set.update", zone_id, object_id: id, detail: body } };
+    }),
+
+  archivePolicySet: ({ caller, params: { zone_id, id } }) =>
+    change(caller, async (tx) => {
+      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
+      if ((await findActivation(tx, zone_id, id)) !== undefined) {
+        throw new Problem(
+          409,
+          "policy_set_is_active",
+          "This policy set is the zone's active one; activate another one first.",
+        );
+      }
+      await archiveNamed(tx, "policy_sets", zone_id, id);
+      return { result: undefined, entry: { action: "policy_set.archive", zone_id, object_id: id } };
+    }),
+
+  listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
+    if ((await findNamed(db.sql, "policy_sets", zone_id, id)) === undefined) throw missing("policy set");
+    return listPolicySetVersions(db.sql, zone_id, id, query);
+  },
+
+  createPolicySetVersion: ({ caller, params: { zone_id, id }, body: { entries } }) =>
+    change(caller, async (tx) => {
+      await requireHeldZone(tx, zone_id);
+      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
+      const ids = entries.map((entry) => entry.policy_version_id);
+      const sources = await usablePolicyVersions(tx, zone_id, ids);
+      const members = ids.map((version_id) => ({ id: version_id, source_sha256: sources.get(version_id) }));
+      const issues = members.flatMap(({ source_sha256 }, i): Issue[] =>
+        source_sha256 === undefined
+          ? [
+              {
+                path: `entries.${i}.policy_version_id`,
+                message: "names no version of a policy of this zone that is not archived",
+              },
+            ]
+          : [],
+      );
+      if (issues.length > 0) {
+        throw new Problem(400, "invalid_body", "The request's body is not what this operation takes; see issues.", {
+          issues,
+        });
+      }
+      const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
+      const version = await insertPolicySetVersion(tx, { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha }, ids);
+      const detail = { policy_set_id: id, version: version.version, manifest_sha };
+      return {
+        result: version,
+        entry: { action: "policy_set_version.create", zone_id, object_id: version.id, detail },
+      };
+    }),
+
+  getPolicySetVersion: async ({ params: { zone_id, id, version_id } }) => {
+    const version = await findPolicySetVersion(db.sql, zone_id, id, version_id);
+    if (version === undefined) throw missing("policy set version");
+    return version;
+  },
+
+  activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
+    change(caller, async (tx) => {
+      await requireHeldZone(tx, zone_id);
+      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
+      const archived = await archivedMembers(tx, zone_id, id, version_id);
+      if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
+      if (archived.length > 0) {
+        throw new Problem(
+          409,
+          "policy_archived",
+          `A policy of this version is archived (${archived[0]}); make a version without it.`,
+        );
+      }
+      const activation = await activate(tx, zone_id, id, version_id);
+      const detail = { version_id, manifest_sha: activation.manifest_sha };
+      return {
+        result: activation,
+        entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
+        announce: [{ stream: STREAMS.policy, zone_id, kind: "activation", id: version_id }],
+      };
+    }),
+
+  getActivation: async ({ params: { zone_id, id } }) => {
+    if ((await findNamed(db.sql, "policy_sets", zone_id, id)) === undefined) throw missing("policy set");
+    return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
+  },
+});

@@ -1,0 +1,130 @@
+import type { AdminToken, AdminTokenQuery } from "../../contracts/api-admin.ts";
+import type { Page } from "../../contracts/api-fields.ts";
+import type { Sql, Transaction } from "../../ports/database.ts";
+import { iso, isoOrNull, pageOfRows } from "./rows.ts";
+
+type Row = Omit<AdminToken, "created_at" | "expires_at" | "last_used_at"> & {
+  created_at: Date;
+  expires_at: Date | null;
+  last_used_at: Date | null;
+};
+
+const tokenOf = (row: Row): AdminToken => ({
+  ...row,
+  created_at: iso(row.created_at),
+  expires_at: isoOrNull(row.expires_at),
+  last_used_at: isoOrNull(row.last_used_at),
+});
+
+export type TokenRow = {
+  readonly id: string;
+  readonly zone_id: string | null;
+  readonly token_sha256: string;
+  readonly label: string;
+  readonly access: "full" | "read";
+  readonly created_by: string | null;
+  readonly expires_in_s: number | null;
+};
+
+export const insertAdminToken = async (tx: Transaction, token: TokenRow): Promise<AdminToken> => {
+  const rows = await tx<[Row]>`
+    insert into admin_tokens (id, zone_id, token_sha256, label, access, created_by, expires_at)
+    values (${token.id}, ${token.zone_id}, ${token.token_sha256}, ${token.label}, ${token.access}, ${token.created_by},
+            -- Not past the end of the token that makes it: who may act for a minute can't make it for ever. least() skips nulls.
+            least(now() + make_interval(secs => ${token.expires_in_s}::integer),
+                  (select maker.expires_at from admin_tokens maker where 'admin_token:' || maker.id = ${token.created_by})))
+    returning id, zone_id, label, access, created_by, created_at, expires_at, last_used_at`;
+  return tokenOf(rows[0]);
+};
+
+/** How old `last_used_at` may get before a use is written again, in seconds. */
+const USE_IS_KNOWN_TO_S = 60;
+
+export type UsableToken = {
+  readonly id: string;
+  readonly zone_id: string | null;
+  readonly access: "full" | "read";
+  /** The last use that is written down is older than a minute. */
+  readonly use_is_news: boolean;
+};
+
+/** The token of that hash, where it can be used now: not revoked, not expired, its zone not archived. */
+export const findUsableToken = async (sql: Sql, token_sha256: string): Promise<UsableToken | undefined> => {
+  const rows = await sql<UsableToken[]>`
+    select t.id, t.zone_id, t.access,
+           coalesce(t.last_used_at < now() - make_interval(secs => ${USE_IS_KNOWN_TO_S}::integer), true) as use_is_news
+    from admin_tokens t
+    left join zones z on z.id = t.zone_id
+    where t.token_sha256 = ${token_sha256}
+      and t.revoked_at is null
+      and (t.expires_at is null or t.expires_at > now())
+      and (t.zone_id is null or z.archived_at is null)`;
+  return rows[0];
+};
+
+/** Writes a use down; of several at once the first does. */
+export const touchAdminToken = async (sql: Sql, id: string): Promise<void> => {
+  await sql`
+    update admin_tokens set last_used_at = now()
+    where id = ${id}
+      and coalesce(last_used_at < now() - make_interval(secs => ${USE_IS_KNOWN_TO_S}::integer), true)`;
+};
+
+/** Those that are not revoked. `only`: the one zone that a bounded caller may see. */
+export const listAdminTokens = async (
+  sql: Sql,
+  only: string | null,
+  query: AdminTokenQuery,
+): Promise<Page<AdminToken>> => {
+  const rows = await sql<Row[]>`
+    select id, zone_id, label, access, created_by, created_at, expires_at, last_used_at
+    from admin_tokens
+    where revoked_at is null
+      ${only === null ? sql`` : sql`and zone_id = ${only}`}
+      ${query.zone_id === undefined ? sql`` : sql`and zone_id = ${query.zone_id}`}
+      ${query.cursor === undefined ? sql`` : sql`and id > ${query.cursor}`}
+    order by id
+    limit ${query.limit + 1}`;
+  return pageOfRows(rows, query.limit, tokenOf, (token) => token.id);
+};
+
+export const findAdminToken = async (sql: Sql, only: string | null, id: string): Promise<AdminToken | undefined> => {
+  const rows = await sql<Row[]>`
+    select id, zone_id, label, access, created_by, created_at, expires_at, last_used_at
+    from admin_tokens
+    where id = ${id} and revoked_at is null
+      ${only === null ? sql`` : sql`and zone_id = ${only}`}`;
+  return rows[0] === undefined ? undefined : tokenOf(rows[0]);
+};
+
+/** The zone of the token that this call revoked; undefined where there was none to revoke. */
+export const revokeAdminToken = async (
+  tx: Transaction,
+  only: string | null,
+  id: string,
+): Promise<{ readonly zone_id: string | null } | undefined> => {
+  const rows = await tx<{ zone_id: string | null }[]>`
+    update admin_tokens set revoked_at = now()
+    where id = ${id} and revoked_at is null
+      ${only === null ? tx`` : tx`and zone_id = ${only}`}
+    returning zone_id`;
+  return rows[0];
+};
+
+/** Revokes every token of the zone; resolves to how many. */
+export const revokeAdminTokensOf = async (tx: Transaction, zone_id: string): Promise<number> =>
+  (await tx`update admin_tokens set revoked_at = now() where zone_id = ${zone_id} and revoked_at is null returning 1`)
+    .length;
+
+/**
+ * Whether the bootstrap was used. Whoever asks holds a lock until the end of its transaction, so that of two that race the
+ * second asks after the first has committed.
+ */
+export const bootstrapWasUsed = async (tx: Transaction): Promise<boolean> => {
+  await tx`select pg_advisory_xact_lock(hashtext('caracal bootstrap'))`;
+  return (await tx`select 1 from bootstrap_use`).length > 0;
+};
+
+export const insertBootstrapUse = async (tx: Transaction, zone_id: string): Promise<void> => {
+  await tx`insert into bootstrap_use (zone_id) values (${zone_id})`;
+};

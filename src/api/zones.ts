@@ -1,0 +1,92 @@
+import { STREAMS } from "../contracts/streams.ts";
+import type { NewZone, Zone, zoneEndpoints } from "../contracts/api-zones.ts";
+import type { Keyring } from "../domain/keyring.ts";
+import { makeZoneKey } from "../domain/zone-key.ts";
+import { uuidv7 } from "../kernel/ids.ts";
+import type { Transaction } from "../ports/database.ts";
+import { type Announcement, configChanged } from "./change.ts";
+import { missing } from "./faults.ts";
+import type { ControlPlane, Parts } from "./parts.ts";
+import { endSessions } from "./sessions.ts";
+import { revokeAdminTokensOf } from "./store/admin-tokens.ts";
+import { archiveZone, findZone, holdZone, insertZone, insertZoneKey, listZones, updateZone } from "./store/zones.ts";
+
+/** 404 where the zone is not live; else it stays live until the commit. First in every transaction that makes something. */
+export const requireHeldZone = async (tx: Transaction, zone_id: string): Promise<void> => {
+  if (!(await holdZone(tx, zone_id))) throw missing("zone");
+};
+
+/** A zone and its first key, in the caller's transaction, and what is to be announced of them. */
+export const newZone = async (
+  tx: Transaction,
+  kek: Keyring,
+  fields: NewZone,
+): Promise<{ readonly zone: Zone; readonly announce: readonly Announcement[] }> => {
+  const zone = await insertZone(tx, uuidv7(), fields);
+  const key = makeZoneKey(kek, zone.id);
+  await insertZoneKey(tx, zone.id, key);
+  return {
+    zone,
+    announce: [
+      { stream: STREAMS.keys, zone_id: zone.id, kind: "key", id: key.kid },
+      configChanged("zone", zone.id, zone.id),
+    ],
+  };
+};
+
+export const zoneVerbs = ({ db, change, kek }: Parts): Pick<ControlPlane, keyof typeof zoneEndpoints> => ({
+  listZones: ({ caller, query }) => listZones(db.sql, caller.zone_id, query),
+
+  createZone: ({ caller, body }) =>
+    change(caller, async (tx) => {
+      const { zone, announce } = await newZone(tx, kek, body);
+      return {
+        result: zone,
+        entry: { action: "zone.create", zone_id: zone.id, object_id: zone.id, detail: body },
+        announce,
+      };
+    }),
+
+  getZone: async ({ params }) => {
+    const zone = await findZone(db.sql, params.zone_id);
+    if (zone === undefined) throw missing("zone");
+    return zone;
+  },
+
+  updateZone: ({ caller, params, body }) =>
+    change(caller, async (tx) => {
+      const zone = await updateZone(tx, params.zone_id, body);
+      if (zone === undefined) throw missing("zone");
+      return {
+        result: zone,
+        entry: { action: "zone.update", zone_id: zone.id, object_id: zone.id, detail: body },
+        announce: [configChanged("zone", zone.id, zone.id)],
+      };
+    }),
+
+  /**
+   * Crash between the archiving and the end of the sessions: the zone issues nothing any more, and the same call again ends
+   * what is left (an archived zone is no 404 here).
+   */
+  archiveZone: async ({ caller, params: { zone_id } }) => {
+    await change(caller, async (tx) => {
+      const archived = await archiveZone(tx, zone_id);
+      if (archived === undefined) throw missing("zone");
+      if (!archived) return { result: undefined };
+      const tokens = await revokeAdminTokensOf(tx, zone_id);
+      return {
+        result: undefined,
+        entry: { action: "zone.archive", zone_id, object_id: zone_id, detail: { revoked_admin_tokens: tokens } },
+        announce: [configChanged("zone", zone_id, zone_id)],
+      };
+    });
+    await endSessions(
+      change,
+      caller,
+      zone_id,
+      { all: true },
+      { action: "zone.end_sessions", zone_id, object_id: zone_id },
+    );
+    return undefined;
+  },
+});

@@ -1,0 +1,252 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { chainHmac, contentSha256, type Finding, GENESIS, unkeepableField } from "../domain/audit-chain.ts";
+import type { AuditEvent } from "../domain/audit-event.ts";
+import type { Keyring } from "../domain/keyring.ts";
+import { type Database, isUniqueViolation, type Transaction } from "../ports/database.ts";
+import { countNumbers, gapOf } from "./numbers.ts";
+import {
+  addFindings,
+  addHoles,
+  addMissingPoints,
+  type FilledHole,
+  fillHoles,
+  inTransaction,
+  keepEvents,
+  knownIds,
+  lastRows,
+  lockHeads,
+  lockProducers,
+  type NumberRange,
+  type Place,
+  type ProducerPoint,
+  setHead,
+  sqlStateOf,
+  type ZonePoint,
+} from "./store.ts";
+
+/**
+ * Events in one transaction: enough that a commit is cheap per event (twice as many gain nothing), few enough that hashing
+ * and sending them holds neither the event loop nor a zone's lock for more than milliseconds.
+ */
+const MAX_BATCH_EVENTS = 256;
+/** Text in one transaction, in UTF-16 units. */
+const MAX_BATCH_TEXT = 4 * 1024 * 1024;
+/** Events hashed before the event loop turns: about a millisecond. */
+const HASHED_PER_TURN = 64;
+/** Attempts of a batch that met missing or misplaced heads; each removes the cause that the one before met. */
+const MAX_ATTEMPTS = 5;
+
+/** An event that the ledger can't keep, whatever is tried, and why. */
+export type Rejected = { readonly event: AuditEvent; readonly reason: string };
+
+/** What became of a call's events. `duplicates`: those that the ledger had already. */
+export type Ingested = {
+  readonly chained: number;
+  readonly duplicates: number;
+  readonly rejected: readonly Rejected[];
+};
+
+export type IngestOptions = {
+  readonly db: Database;
+  /** `AUDIT_HMAC_KEY`: the current key chains. */
+  readonly ring: Keyring;
+  /** Something that is wrong with the ledger was met on the way. It is stored already. */
+  readonly onFindings: (findings: readonly Finding[]) => void;
+  /** Numbers that a finding had told of as missing have come after all. */
+  readonly onFilled: (holes: readonly FilledHole[]) => void;
+};
+
+export type Ingest = {
+  /**
+   * Keeps and chains the events, each once however often it comes, in the order given within a zone. Resolves when all but
+   * the rejected are committed; rejects where the database can't take any (an outage, a privilege): try the same again.
+   */
+  ingest(events: readonly AuditEvent[]): Promise<Ingested>;
+};
+
+type Hashed = { readonly event: AuditEvent; readonly content: Buffer };
+type Committed = {
+  readonly chained: number;
+  readonly duplicates: number;
+  readonly findings: readonly Finding[];
+  readonly filled: readonly FilledHole[];
+};
+
+/** SQLSTATE classes of what is wrong with the data and not with the database: 22 data, 23 constraint, 54 too large. */
+const isDataFault = (error: unknown): boolean => /^(22|23|54)/.test(sqlStateOf(error) ?? "");
+
+/** No chain comes to here; what stands above was put there by another hand, and counting on from it would overflow. */
+const MAX_CHAIN_SEQ = 2 ** 52;
+const isMisplaced = (head: ZonePoint): boolean => head.chain_seq < 0 || head.chain_seq > MAX_CHAIN_SEQ;
+
+const textLength = (event: AuditEvent): number =>
+  Object.values(event).reduce((sum: number, value) => sum + (typeof value === "string" ? value.length : 8), 0);
+
+const inBatches = (items: readonly Hashed[]): readonly (readonly Hashed[])[] => {
+  const batches: Hashed[][] = [];
+  let room_text = 0;
+  let batch: Hashed[] | undefined;
+  for (const item of items) {
+    const size = textLength(item.event);
+    if (batch === undefined || batch.length >= MAX_BATCH_EVENTS || size > room_text) {
+      batch = [];
+      batches.push(batch);
+      room_text = MAX_BATCH_TEXT;
+    }
+    batch.push(item);
+    room_text -= size;
+  }
+  return batches;
+};
+
+const distinct = (values: readonly string[]): readonly string[] => [...new Set(values)];
+
+/** The ledger's one writer: exactly once in effect, one chain per zone, poison set apart. Any number may run side by side. */
+export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions): Ingest => {
+  /** Places for `items` behind the locked heads. */
+  const chain = (items: readonly Hashed[], heads: readonly ZonePoint[]) => {
+    const ends = new Map(heads.map((head) => [head.zone_id, head]));
+    const places = items.map(({ event, content }): Place => {
+      const head = ends.get(event.zone_id) as ZonePoint;
+      const chain_seq = head.chain_seq + 1;
+      const link = { zone_id: event.zone_id, chain_seq, content, previous: Buffer.from(head.chain_hmac, "hex") };
+      const chain_hmac = chainHmac(ring.current, link).toString("hex");
+      ends.set(event.zone_id, { zone_id: event.zone_id, chain_seq, chain_hmac });
+      return { chain_seq, content_sha256: content.toString("hex"), chain_hmac, key_id: ring.current.id };
+    });
+    return { places, heads: [...ends.values()] };
+  };
+
+  const count = async (tx: Transaction, items: readonly Hashed[], points: readonly ProducerPoint[]) => {
+    const numbers = new Map<string, number[]>(points.map(({ producer }) => [producer, []]));
+    for (const { event } of items) numbers.get(event.producer)?.push(event.producer_seq);
+    const counts = points.map(({ producer, last_seq }) => ({
+      producer,
+      ...countNumbers(last_seq, numbers.get(producer) ?? []),
+    }));
+    const holes = counts.flatMap((one): NumberRange[] =>
+      one.holes.map((range) => ({ producer: one.producer, ...range })),
+    );
+    const late = counts.flatMap((one) => one.late.map((producer_seq) => ({ producer: one.producer, producer_seq })));
+    const findings = counts.flatMap((one) => one.chasms.map(({ first, last }) => gapOf(one.producer, first, last)));
+    if (holes.length > 0) await addHoles(tx, holes);
+    const filled = late.length === 0 ? [] : await fillHoles(tx, late);
+    return { producers: counts.map(({ producer, last_seq }) => ({ producer, last_seq })), findings, filled };
+  };
+
+  /** One transaction. `missing`: a zone or a producer has no row to lock yet; `misplaced`: a head is no place in a chain. */
+  const attempt = (items: readonly Hashed[]): Promise<Committed | "missing" | "misplaced"> => {
+    const zone_ids = distinct(items.map(({ event }) => event.zone_id));
+    const names = distinct(items.map(({ event }) => event.producer));
+    return inTransaction(db.sql, async (tx) => {
+      const heads = await lockHeads(tx, zone_ids);
+      const points = await lockProducers(tx, names);
+      // Behind the lock: what an ingestor before us kept is seen.
+      const ids = items.map(({ event }) => event.id);
+      const known = await knownIds(tx, ids);
+      if (heads.length < zone_ids.length || points.length < names.length) return "missing";
+      if (heads.some(isMisplaced)) return "misplaced";
+      const fresh = items.filter(({ event }) => !known.has(event.id));
+      const duplicates = items.length - fresh.length;
+      if (fresh.length === 0) return { chained: 0, duplicates, findings: [], filled: [] };
+      const counted = await count(tx, fresh, points);
+      if (counted.findings.length > 0) await addFindings(tx, counted.findings);
+      const chained = chain(fresh, heads);
+      const events = fresh.map(({ event }) => event);
+      await keepEvents(tx, events, chained.places, chained.heads, counted.producers);
+      // Crash here, or between this commit and the acknowledgement: the entries come again, and their ids are known.
+      return { chained: fresh.length, duplicates, findings: counted.findings, filled: counted.filled };
+    });
+  };
+
+  /**
+   * A head that was set back stands where rows are, and one that was set to nonsense stands nowhere: the ledger would stop
+   * for this zone. It goes on behind the last row, and the finding stays.
+   */
+  const realign = async (zone_ids: readonly string[]): Promise<void> => {
+    const findings = await inTransaction(db.sql, async (tx) => {
+      const heads = await lockHeads(tx, zone_ids);
+      const last = new Map((await lastRows(tx, zone_ids, MAX_CHAIN_SEQ)).map((row) => [row.zone_id, row]));
+      const found: Finding[] = [];
+      for (const head of heads) {
+        const end = last.get(head.zone_id) ?? {
+          zone_id: head.zone_id,
+          chain_seq: 0,
+          chain_hmac: GENESIS.toString("hex"),
+        };
+        if (end.chain_seq <= head.chain_seq && !isMisplaced(head)) continue; // another ingestor was here before us
+        await setHead(tx, end);
+        const detail = `the head stood at ${head.chain_seq}, and the last row is ${end.chain_seq}; the chain goes on behind it`;
+        found.push({ kind: "chain_break", zone_id: head.zone_id, chain_seq: end.chain_seq, detail });
+      }
+      if (found.length > 0) await addFindings(tx, found);
+      return found;
+    });
+    if (findings.length > 0) onFindings(findings);
+  };
+
+  const keep = async (items: readonly Hashed[]): Promise<Committed> => {
+    const zone_ids = distinct(items.map(({ event }) => event.zone_id));
+    for (let tried = 0; tried < MAX_ATTEMPTS; tried += 1) {
+      try {
+        const result = await attempt(items);
+        if (result === "misplaced") await realign(zone_ids);
+        else if (result === "missing") {
+          await addMissingPoints(db.sql, zone_ids, distinct(items.map(({ event }) => event.producer)));
+        } else return result;
+      } catch (error) {
+        if (!isUniqueViolation(error)) throw error;
+        // `audit_event_ids_pkey`: the id was kept meanwhile, for another zone; the next attempt sees it.
+        if (!isUniqueViolation(error, "audit_event_ids_pkey")) await realign(zone_ids);
+      }
+    }
+    throw new Error("the ledger's heads are changed by another hand while events are chained");
+  };
+
+  /** `keep`, halving a batch that the database refuses for its data until the culprits stand alone. */
+  const keepWhatCan = async (items: readonly Hashed[]): Promise<Ingested> => {
+    try {
+      const committed = await keep(items);
+      if (committed.filled.length > 0) onFilled(committed.filled);
+      if (committed.findings.length > 0) onFindings(committed.findings);
+      return { chained: committed.chained, duplicates: committed.duplicates, rejected: [] };
+    } catch (error) {
+      if (!isDataFault(error)) throw error;
+      const [only, second] = items;
+      if (only !== undefined && second === undefined) {
+        return {
+          chained: 0,
+          duplicates: 0,
+          rejected: [{ event: only.event, reason: `database refused: ${sqlStateOf(error)}` }],
+        };
+      }
+      const middle = items.length >> 1;
+      return sum([await keepWhatCan(items.slice(0, middle)), await keepWhatCan(items.slice(middle))]);
+    }
+  };
+
+  return {
+    async ingest(events) {
+      const seen = new Set<string>();
+      const rejected: Rejected[] = [];
+      const hashed: Hashed[] = [];
+      for (const [index, event] of events.entries()) {
+        if (index % HASHED_PER_TURN === HASHED_PER_TURN - 1) await nextTurn();
+        if (seen.has(event.id)) continue;
+        seen.add(event.id);
+        const field = unkeepableField(event);
+        if (field === undefined) hashed.push({ event, content: contentSha256(event) });
+        else rejected.push({ event, reason: `${field} is text that can't be kept` });
+      }
+      const results: Ingested[] = [{ chained: 0, duplicates: events.length - seen.size, rejected }];
+      for (const batch of inBatches(hashed)) results.push(await keepWhatCan(batch));
+      return sum(results);
+    },
+  };
+};
+
+const sum = (results: readonly Ingested[]): Ingested => ({
+  chained: results.reduce((total, one) => total + one.chained, 0),
+  duplicates: results.reduce((total, one) => total + one.duplicates, 0),
+  rejected: results.flatMap((one) => one.rejected),
+});
