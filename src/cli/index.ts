@@ -1,0 +1,80 @@
+import { Command, CommanderError } from "commander";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Env } from "../config/index.ts";
+import { packageRoot } from "../kernel/package-root.ts";
+import { Problem, StartupFault } from "../kernel/problem.ts";
+import { scrub } from "../kernel/log.ts";
+import { adminTokenCommand } from "./admin-token.ts";
+import { auditCommand } from "./audit.ts";
+import { configCommand } from "./config.ts";
+import { deadLettersCommand } from "./dead-letters.ts";
+import { migrateCommand } from "./migrate.ts";
+import { serveCommand } from "./serve.ts";
+
+/** What a subcommand gets, and how it says with which code the process ends. */
+export type CliContext = {
+  readonly env: Env;
+  readonly out: (line: string) => void;
+  readonly exit: (code: number) => void;
+};
+
+const version = (): string => {
+  const manifest: unknown = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8"));
+  return typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "0";
+};
+
+const lineOf = (error: unknown): readonly string[] => {
+  if (error instanceof StartupFault) return error.faults;
+  if (error instanceof Problem) return [error.description];
+  return [`failed: ${String(scrub(error instanceof Error ? error.message : String(error)))}`];
+};
+
+/**
+ * Runs one command of the program. Resolves to the exit code: 0, 1 for a fault (each a line on standard error that names
+ * the thing and the way out), 2 for a wrong flag. Never a stack trace: that is in the log.
+ */
+export const run = async (argv: readonly string[], env: Env): Promise<number> => {
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined); // a closed pipe ends no role
+  let code = 0;
+  const context: CliContext = {
+    env,
+    out: (line) => process.stdout.write(`${line}\n`),
+    exit: (chosen) => {
+      code = chosen;
+    },
+  };
+  const program = new Command("caracal")
+    .description("Authority instead of credentials for AI agents.")
+    .version(version())
+    .exitOverride()
+    .showSuggestionAfterError(true)
+    .configureOutput({ writeErr: (text) => process.stderr.write(text.replace(/^error: /, "caracal: ")) });
+  for (const command of [
+    serveCommand,
+    migrateCommand,
+    configCommand,
+    adminTokenCommand,
+    auditCommand,
+    deadLettersCommand,
+  ]) {
+    const made = command(context).exitOverride().copyInheritedSettings(program);
+    program.addCommand(made, { isDefault: made.name() === "serve" });
+  }
+  try {
+    const [first] = argv;
+    const known = ["help", ...program.commands.map((one) => one.name())];
+    if (first !== undefined && !first.startsWith("-") && !known.includes(first)) {
+      // The default command would take it for its own and complain about something else.
+      throw new StartupFault(
+        `${JSON.stringify(first.slice(0, 80))} is no command; the commands are ${known.join(", ")}`,
+      );
+    }
+    await program.parseAsync([...argv], { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has said what is wrong
+    for (const line of lineOf(error)) process.stderr.write(`caracal: ${line}\n`);
+    return 1;
+  }
+};

@@ -1,0 +1,63 @@
+import { Command } from "commander";
+import { createPostgres } from "../adapters/postgres/index.ts";
+import { migrate } from "../adapters/postgres/migrate.ts";
+import { type Env, isDev, readVariable } from "../config/index.ts";
+import { StartupFault } from "../kernel/problem.ts";
+import type { CliContext } from "./index.ts";
+
+/** A migration, or the verification of a long ledger, may take a while; a person waits for it. */
+const STATEMENT_TIMEOUT_MS = 600_000;
+
+/** The database of an operator's command: the schema's owner where it is named, else DATABASE_URL. */
+export const operatorDatabaseUrl = (env: Env): string => {
+  const owner = readVariable(env, "MIGRATE_DATABASE_URL");
+  const name = owner === undefined ? "DATABASE_URL" : "MIGRATE_DATABASE_URL";
+  const url = owner ?? readVariable(env, "DATABASE_URL");
+  if (url === undefined) {
+    throw new StartupFault(
+      "DATABASE_URL: is missing; set MIGRATE_DATABASE_URL or DATABASE_URL to postgres://… (an embedded database is reached by its own process only)",
+    );
+  }
+  const mode = new URL(url).searchParams.get("sslmode");
+  if (!isDev(env) && mode !== "require" && mode !== "verify-full") {
+    throw new StartupFault(
+      `${name}: has no sslmode=require or sslmode=verify-full; add ?sslmode=verify-full (or set CARACAL_ENV=dev)`,
+    );
+  }
+  return url;
+};
+
+/** Opens that database for one piece of work, and says in one line where it can't be reached. */
+export const withOperatorDatabase = async <T>(
+  env: Env,
+  name: string,
+  work: (db: ReturnType<typeof createPostgres>) => Promise<T>,
+): Promise<T> => {
+  const db = createPostgres({
+    url: operatorDatabaseUrl(env),
+    name,
+    max: 2,
+    statement_timeout_ms: STATEMENT_TIMEOUT_MS,
+  });
+  try {
+    await db.ping().catch((cause: unknown) => {
+      throw new StartupFault(
+        `DATABASE_URL: the database can't be reached (${cause instanceof Error ? cause.message : "no answer"}); check the address and that it runs`,
+      );
+    });
+    return await work(db);
+  } finally {
+    await db.close();
+  }
+};
+
+/** `caracal migrate`: brings the schema to this build's version. Safe to run twice and beside another. */
+export const migrateCommand = (context: CliContext): Command =>
+  new Command("migrate").description("Bring the database's schema to this build's version.").action(async () => {
+    const { applied, version } = await withOperatorDatabase(context.env, "migrate", (db) => migrate(db));
+    context.out(
+      applied.length === 0
+        ? `The schema is at version ${version}; nothing to do.`
+        : `Applied ${applied.join(", ")}; the schema is at version ${version}.`,
+    );
+  });
