@@ -1,0 +1,110 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve, sep } from "node:path";
+import { describe, it } from "node:test";
+import { ROLE_NAMES } from "../src/domain/role-name.ts";
+import { packageRoot } from "../src/kernel/package-root.ts";
+
+const SRC = join(packageRoot, "src");
+
+type Import = { readonly file: string; readonly target: string; readonly type_only: boolean };
+
+const files = (dir: string): readonly string[] =>
+  readdirSync(dir, { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory() ? files(join(dir, entry.name)) : entry.name.endsWith(".ts") ? [join(dir, entry.name)] : [],
+  );
+
+const IMPORT = /^(?:import|export)\s+(type\s)?[^;]*?from\s+"([^"]+)"|import\("([^"]+)"\)/gm;
+
+const importsOf = (file: string): readonly Import[] =>
+  [...readFileSync(file, "utf8").matchAll(IMPORT)].map((match) => {
+    const target = match[2] ?? match[3] ?? "";
+    const resolved = target.startsWith(".") ? relative(SRC, resolve(dirname(file), target)) : target;
+    return { file: relative(SRC, file), target: resolved, type_only: match[1] !== undefined };
+  });
+
+const all = files(SRC).flatMap(importsOf);
+const room = (path: string): string => path.split(sep)[0] ?? "";
+const isLocal = (target: string): boolean => target.endsWith(".ts");
+const isRole = (name: string): boolean => (ROLE_NAMES as readonly string[]).includes(name);
+
+/** What each room may import from; a room may always import from itself. */
+const BELOW: Readonly<Record<string, readonly string[]>> = {
+  kernel: [],
+  domain: ["kernel", "ports"],
+  contracts: ["kernel", "domain"],
+  ports: ["kernel", "domain", "contracts"],
+  streams: ["kernel", "domain", "contracts", "ports"],
+  adapters: ["kernel", "domain", "contracts", "ports"],
+  http: ["kernel", "domain", "contracts", "ports"],
+  config: ["kernel", "domain"],
+  embedded: ["kernel", "config"],
+};
+const ROLE_BELOW = ["kernel", "domain", "contracts", "ports", "streams", "http"];
+/** Who puts the program together. */
+const WIRING = new Set(["main.ts", "roles.ts", "parts.ts", "cli", "demo"]);
+const DRIVERS = ["ioredis", "postgres", "@electric-sql/pglite", "@open-policy-agent/opa-wasm", "undici"];
+
+const violations = (broken: (one: Import) => boolean): readonly string[] =>
+  all.filter(broken).map((one) => `${one.file} imports ${one.target}`);
+
+describe("the architecture", () => {
+  it("has a rule for every room, so that a new folder is a decision", () => {
+    const rooms = readdirSync(SRC).filter((name) => !(name in BELOW) && !isRole(name) && !WIRING.has(name));
+    assert.deepEqual(rooms, []);
+  });
+
+  it("lets imports go down only", () => {
+    const broken = violations(({ file, target }) => {
+      if (!isLocal(target) || WIRING.has(room(file)) || room(file) === room(target)) return false;
+      return !(isRole(room(file)) ? ROLE_BELOW : (BELOW[room(file)] ?? [])).includes(room(target));
+    });
+    assert.deepEqual(broken, []);
+  });
+
+  it("keeps drivers in the adapters; a port may name a driver's types", () => {
+    const broken = violations(
+      ({ file, target, type_only }) =>
+        DRIVERS.some((driver) => target === driver || target.startsWith(`${driver}/`)) &&
+        room(file) !== "adapters" &&
+        !(room(file) === "ports" && type_only),
+    );
+    assert.deepEqual(broken, []);
+  });
+
+  it("shows nothing of a role to others but its index", () => {
+    const broken = violations(
+      ({ file, target }) =>
+        isLocal(target) &&
+        isRole(room(target)) &&
+        room(file) !== room(target) &&
+        target !== join(room(target), "index.ts"),
+    );
+    assert.deepEqual(broken, []);
+  });
+
+  it("keeps the SQL of a role in its store", () => {
+    const broken = files(SRC)
+      .map((file) => relative(SRC, file))
+      .filter((file) => isRole(room(file)) && !/^[a-z]+[/\\]store([/\\].*)?(\.ts)?/.test(file))
+      .filter((file) => /\b(sql|tx)(<[^`]*>)?`/.test(readFileSync(join(SRC, file), "utf8")));
+    assert.deepEqual(broken, []);
+  });
+
+  it("ends the process in one place only", () => {
+    const broken = files(SRC)
+      .map((file) => relative(SRC, file))
+      .filter((file) => file !== "main.ts" && /process\.exit\(/.test(readFileSync(join(SRC, file), "utf8")));
+    assert.deepEqual(broken, []);
+  });
+
+  it("has a README in every role's folder and in the streams", () => {
+    const missing = [...ROLE_NAMES, "streams"].filter((name) => !readdirSync(join(SRC, name)).includes("README.md"));
+    assert.deepEqual(missing, []);
+  });
+
+  it("has no folder that says nothing", () => {
+    const vague = files(SRC).filter((file) => /[/\\](utils?|helpers?|common|misc|shared)([/\\]|\.ts$)/.test(file));
+    assert.deepEqual(vague, []);
+  });
+});

@@ -1,0 +1,328 @@
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import fc from "fast-check";
+import { createPostgres } from "../../src/adapters/postgres/index.ts";
+import { createFindings } from "../../src/audit/findings.ts";
+import { createIngest, type Ingest, type IngestOptions } from "../../src/audit/ingest.ts";
+import { verifyLedger } from "../../src/audit/verify.ts";
+import { createGaps } from "../../src/audit/workers/gaps.ts";
+import { type Finding, unkeepableField } from "../../src/domain/audit-chain.ts";
+import type { AuditEvent } from "../../src/domain/audit-event.ts";
+import { keyring } from "../../src/domain/keyring.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
+import { createLog } from "../../src/kernel/log.ts";
+import type { Database } from "../../src/ports/database.ts";
+import { anyEvent, auditEvent, auditEvents } from "./events.ts";
+import { LEDGER_DATABASES, type LedgerDatabase } from "./ledger-databases.ts";
+
+const ring = keyring(Buffer.alloc(32, 7));
+const silent = createLog({ level: "silent" });
+
+for (const { kind, open } of LEDGER_DATABASES) {
+  describe(`ingest on ${kind}`, () => {
+    let ledger: LedgerDatabase;
+    let db: Database;
+    const findings: Finding[] = [];
+    const filled: string[] = [];
+
+    const newIngest = (some: Partial<IngestOptions> = {}): Ingest =>
+      createIngest({
+        db,
+        ring,
+        onFindings: (found) => findings.push(...found),
+        onFilled: (holes) => filled.push(...holes.map((hole) => `${hole.producer} ${hole.producer_seq}`)),
+        ...some,
+      });
+
+    const rowsOf = async (zone_id: string) => [
+      ...(await db.sql<{ id: string; chain_seq: number }[]>`
+        select id, chain_seq::float8 as chain_seq from audit_events where zone_id = ${zone_id}
+        order by audit_events.chain_seq`),
+    ];
+    const holesOf = async (producer: string): Promise<readonly number[]> => {
+      const rows = await db.sql<{ n: number }[]>`
+        select producer_seq::float8 as n from audit_holes where producer = ${producer} order by producer_seq`;
+      return rows.map((row) => row.n);
+    };
+
+    before(async () => {
+      ledger = await open();
+      db = ledger.db;
+    });
+    after(() => ledger.close());
+
+    it("chains events in their order, per zone, from 1 and without gaps", async () => {
+      const [a, b] = [uuidv7(), uuidv7()];
+      const producer = uuidv7();
+      const events = auditEvents(20, { producer }).map((event, index) => ({
+        ...event,
+        zone_id: index % 3 === 0 ? a : b,
+      }));
+      const result = await newIngest().ingest(events);
+      assert.deepEqual(result, { chained: 20, duplicates: 0, rejected: [] });
+      for (const zone_id of [a, b]) {
+        const rows = await rowsOf(zone_id);
+        const ids = events.filter((event) => event.zone_id === zone_id).map((event) => event.id);
+        assert.deepEqual(
+          rows.map((row) => row.id),
+          ids,
+        );
+        assert.deepEqual(
+          rows.map((row) => row.chain_seq),
+          ids.map((_, index) => index + 1),
+        );
+        assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
+      }
+    });
+
+    it("keeps what comes again once, within a call and over calls", async () => {
+      const zone_id = uuidv7();
+      const events = auditEvents(10, { zone_id, producer: uuidv7() });
+      const ingest = newIngest();
+      assert.equal((await ingest.ingest([...events.slice(0, 6), ...events.slice(3, 6)])).duplicates, 3);
+      const again = await ingest.ingest(events);
+      assert.deepEqual(again, { chained: 4, duplicates: 6, rejected: [] });
+      assert.deepEqual(await ingest.ingest(events), { chained: 0, duplicates: 10, rejected: [] });
+      assert.deepEqual(
+        (await rowsOf(zone_id)).map((row) => row.id),
+        events.map((event) => event.id),
+      );
+    });
+
+    it("keeps an event that two zones claim once, for the first", async () => {
+      const [a, b] = [uuidv7(), uuidv7()];
+      const event = auditEvent({ zone_id: a, producer: uuidv7() });
+      await newIngest().ingest([event]);
+      const again = await newIngest().ingest([{ ...event, zone_id: b }]);
+      assert.equal(again.duplicates, 1);
+      assert.deepEqual(await rowsOf(b), []);
+    });
+
+    it("keeps one chain and every event once while ingestors race over the same events and zones", async () => {
+      const zone_ids = [uuidv7(), uuidv7(), uuidv7()];
+      const producers = [uuidv7(), uuidv7()];
+      const events = Array.from({ length: 240 }, (_, index) =>
+        auditEvent({
+          zone_id: zone_ids[index % 3] ?? "",
+          producer: producers[index % 2] ?? "",
+          producer_seq: (index >> 1) + 1,
+        }),
+      );
+      const slices = Array.from({ length: 24 }, (_, index) => events.slice(index * 10, index * 10 + 20)); // each event twice
+      const results = await Promise.all(
+        [0, 1, 2, 3].map(async (hand) => {
+          const ingest = newIngest();
+          let chained = 0;
+          for (const slice of slices.filter((_, index) => index % 4 === hand)) {
+            // Each hand names its zones in another order: heads are locked in one order all the same.
+            chained += (await ingest.ingest(hand % 2 === 0 ? slice : slice.toReversed())).chained;
+          }
+          return chained;
+        }),
+      );
+      assert.equal(
+        results.reduce((sum, one) => sum + one, 0),
+        240,
+      );
+      const kept = (await Promise.all(zone_ids.map(rowsOf))).flat();
+      assert.equal(new Set(kept.map((row) => row.id)).size, 240);
+      for (const zone_id of zone_ids) {
+        const verified = await verifyLedger(db, ring, { zone_id });
+        assert.deepEqual([verified.rows, verified.findings], [80, []]);
+      }
+      assert.deepEqual((await Promise.all(producers.map(holesOf))).flat(), []);
+    });
+
+    it("counts a producer rightly while its events come in through several ingestors for different zones", async () => {
+      const producer = uuidv7();
+      const hands = [0, 1, 2, 3].map((hand) => ({ ingest: newIngest(), zone_id: uuidv7(), hand }));
+      await Promise.all(
+        hands.map(async ({ ingest, zone_id, hand }) => {
+          for (let round = 0; round < 15; round += 1) {
+            await ingest.ingest([auditEvent({ zone_id, producer, producer_seq: round * 4 + hand + 1 })]);
+          }
+        }),
+      );
+      const counted = await db.sql<{ last_seq: number }[]>`
+        select last_seq::float8 as last_seq from audit_producers where producer = ${producer}`;
+      assert.deepEqual([counted[0]?.last_seq, await holesOf(producer)], [60, []]);
+    });
+
+    it("sets poison apart, one by one, and keeps all that stands around it in its order", async () => {
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      const good = auditEvents(8, { zone_id, producer });
+      const nul = auditEvent({ zone_id, producer, producer_seq: 9, subject: "a\u0000b" });
+      const half = auditEvent({ zone_id, producer, producer_seq: 10, metadata_json: "\udfff" });
+      // Incompressible, so that no index takes it: the database's refusal, which nothing here foresees.
+      const long = auditEvent({
+        zone_id,
+        producer,
+        producer_seq: 11,
+        request_id: Array.from({ length: 400 }, uuidv7).join(""),
+      });
+      const result = await newIngest().ingest([
+        ...good.slice(0, 3),
+        nul,
+        long,
+        ...good.slice(3, 5),
+        half,
+        ...good.slice(5),
+      ]);
+      assert.equal(result.chained, 8);
+      assert.deepEqual(new Set(result.rejected.map(({ event }) => event.id)), new Set([nul.id, half.id, long.id]));
+      assert.match(result.rejected.find(({ event }) => event.id === long.id)?.reason ?? "", /54000/);
+      assert.match(result.rejected.find(({ event }) => event.id === nul.id)?.reason ?? "", /subject/);
+      assert.deepEqual(
+        (await rowsOf(zone_id)).map((row) => row.id),
+        good.map((event) => event.id),
+      );
+      assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
+      assert.deepEqual(await holesOf(producer), []); // nothing came behind them, so nothing is missing yet
+      await newIngest().ingest([auditEvent({ zone_id, producer, producer_seq: 12 })]);
+      assert.deepEqual(await holesOf(producer), [9, 10, 11]);
+    });
+
+    it("rejects as a whole, and keeps nothing, where the database can't take any", async () => {
+      const zone_id = uuidv7();
+      const away = { ...db, sql: ledger.unreachable } as Database;
+      await assert.rejects(newIngest({ db: away }).ingest(auditEvents(3, { zone_id })));
+      assert.deepEqual(await rowsOf(zone_id), []);
+    });
+
+    it("hashes what it keeps: any event, read back, has its hash", async () => {
+      const ingest = newIngest();
+      const scope = uuidv7();
+      await fc.assert(
+        fc.asyncProperty(fc.array(anyEvent, { minLength: 1, maxLength: 12 }), async (drafts) => {
+          const events = drafts.map((event): AuditEvent => ({
+            ...event,
+            id: `${uuidv7()}${event.id}`,
+            zone_id: `${scope}${event.zone_id}`,
+          }));
+          const { chained, rejected } = await ingest.ingest(events);
+          assert.deepEqual(
+            new Set(rejected.map(({ event }) => event)),
+            new Set(events.filter((event) => unkeepableField(event) !== undefined)),
+          );
+          assert.equal(chained, events.length - rejected.length);
+        }),
+        { numRuns: 40 },
+      );
+      const verified = await verifyLedger(db, ring);
+      assert.ok(verified.zones > 10);
+      assert.deepEqual(verified.findings, []);
+    });
+
+    it("notes a number that did not come, and takes the note back when it does", async () => {
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      const events = auditEvents(6, { zone_id, producer });
+      const ingest = newIngest();
+      await ingest.ingest([events[1], events[4]].flatMap((event) => event ?? []));
+      assert.deepEqual(await holesOf(producer), [1, 3, 4]);
+      await ingest.ingest([events[3], events[5]].flatMap((event) => event ?? []));
+      assert.deepEqual(await holesOf(producer), [1, 3]);
+      await ingest.ingest(events);
+      assert.deepEqual(await holesOf(producer), []);
+      const of_producer = filled.filter((hole) => hole.startsWith(producer));
+      assert.deepEqual(
+        of_producer,
+        [4, 1, 3].map((number) => `${producer} ${number}`),
+      );
+    });
+
+    it("tells at once of a jump that is too wide to watch, and fills no table with it", async () => {
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      findings.length = 0;
+      await newIngest().ingest([auditEvent({ zone_id, producer, producer_seq: Number.MAX_SAFE_INTEGER })]);
+      assert.deepEqual(await holesOf(producer), []);
+      assert.deepEqual(
+        findings.map((finding) => finding.kind),
+        ["audit_gap"],
+      );
+      const stored = await db.sql`select from audit_findings where detail like ${`%${producer}%`}`;
+      assert.equal(stored.length, 1);
+    });
+
+    it("chains under the current key and stays verifiable when the key changes", async () => {
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      const events = auditEvents(6, { zone_id, producer });
+      const next = keyring(Buffer.alloc(32, 8), [Buffer.alloc(32, 7)]);
+      await newIngest().ingest(events.slice(0, 3));
+      await newIngest({ ring: next }).ingest(events.slice(3));
+      assert.deepEqual((await verifyLedger(db, next, { zone_id })).findings, []);
+      const without = (await verifyLedger(db, keyring(Buffer.alloc(32, 8)), { zone_id })).findings;
+      assert.deepEqual(
+        without.map(({ kind, chain_seq }) => [kind, chain_seq]),
+        [["hmac_mismatch", 1]],
+      );
+    });
+
+    it("needs no more than the privileges of its group: it adds to the ledger and alters nothing in it", async (t) => {
+      if (ledger.url === undefined) {
+        t.skip("the embedded database knows one user only");
+        return;
+      }
+      const user = `ledger_${uuidv7().slice(-12)}`;
+      await db.sql.unsafe(`create role ${user} login in role caracal_audit`);
+      const url = new URL(ledger.url);
+      url.username = user;
+      const own = createPostgres({ url: url.href, name: "audit", max: 2 });
+      try {
+        const zone_id = uuidv7();
+        const producer = uuidv7();
+        const events = auditEvents(6, { zone_id, producer });
+        const by_user = newIngest({ db: own });
+        await by_user.ingest(events.slice(3));
+        await by_user.ingest(events);
+        assert.deepEqual((await verifyLedger(own, ring, { zone_id })).findings, []);
+        await createGaps({
+          db: own,
+          findings: createFindings({ db: own, log: silent, onFinding: () => {} }),
+          log: silent,
+        }).tick();
+        for (const change of [
+          "update audit_events set subject = 'x'",
+          "delete from audit_events",
+          "truncate audit_events",
+        ]) {
+          await assert.rejects(own.sql.unsafe(change), /permission denied/);
+        }
+      } finally {
+        await own.close();
+        await db.sql.unsafe(`drop role ${user}`);
+      }
+    });
+
+    it("goes on where a head was set back, deleted or set to nonsense, and says so", async () => {
+      for (const harm of [
+        (zone_id: string) => db.sql`update audit_heads set chain_seq = 2 where zone_id = ${zone_id}`,
+        (zone_id: string) => db.sql`delete from audit_heads where zone_id = ${zone_id}`,
+        (zone_id: string) => db.sql`update audit_heads set chain_seq = -3 where zone_id = ${zone_id}`,
+        (zone_id: string) => db.sql`update audit_heads set chain_seq = 9223372036854775807 where zone_id = ${zone_id}`,
+      ]) {
+        const zone_id = uuidv7();
+        const events = auditEvents(8, { zone_id, producer: uuidv7() });
+        await newIngest().ingest(events.slice(0, 5));
+        await harm(zone_id);
+        findings.length = 0;
+        const result = await newIngest().ingest(events.slice(5));
+        assert.deepEqual(result, { chained: 3, duplicates: 0, rejected: [] });
+        assert.deepEqual(
+          findings.map((one) => [one.kind, one.zone_id, one.chain_seq]),
+          [["chain_break", zone_id, 5]],
+        );
+        assert.deepEqual(
+          (await rowsOf(zone_id)).map((row) => row.id),
+          events.map((event) => event.id),
+        );
+        assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
+        const stored = await db.sql`select from audit_findings where zone_id = ${zone_id}`;
+        assert.equal(stored.length, 1);
+      }
+    });
+  });
+}

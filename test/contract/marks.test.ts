@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { type Backend, BACKENDS } from "./backends.ts";
+
+const LIFE_MS = 60_000;
+
+for (const [name, start] of Object.entries(BACKENDS)) {
+  describe(`marks on ${name}`, () => {
+    let backend: Backend;
+    let now_ms = 0;
+    before(async () => {
+      backend = await start();
+      await backend.marks.prime();
+      now_ms = Date.now() + 50; // behind the beginning of the memory, whatever the rounding
+    });
+    after(() => backend.close());
+
+    it("marks an id once and sees it ever after, from any client", async () => {
+      assert.equal(await backend.marks.once("jti", "a", now_ms, now_ms + LIFE_MS), "marked");
+      assert.equal(await backend.marks.once("jti", "a", now_ms, now_ms + LIFE_MS), "seen");
+      assert.equal(await backend.another().marks.once("jti", "a", now_ms, now_ms + LIFE_MS), "seen");
+    });
+
+    it("tells exactly one of many callers at the same instant that it was first", async () => {
+      const clients = [backend.marks, backend.another().marks, backend.another().marks];
+      const results = await Promise.all(
+        Array.from({ length: 300 }, (_, i) =>
+          (clients[i % 3] as Backend["marks"]).once("jti", "race", now_ms, now_ms + LIFE_MS),
+        ),
+      );
+      assert.equal(results.filter((result) => result === "marked").length, 1);
+      assert.equal(results.filter((result) => result === "seen").length, 299);
+    });
+
+    it("keeps kinds apart", async () => {
+      assert.equal(await backend.marks.once("jti", "kinds", now_ms, now_ms + LIFE_MS), "marked");
+      assert.equal(await backend.marks.once("nonce", "kinds", now_ms, now_ms + LIFE_MS), "marked");
+    });
+
+    it("calls lost what was issued before the memory of marks began", async () => {
+      const before_ms = now_ms - 3_600_000;
+      assert.equal(await backend.marks.once("jti", "old", before_ms, before_ms + 2 * 3_600_000), "lost");
+      assert.equal(await backend.marks.once("jti", "old", before_ms, before_ms + 2 * 3_600_000), "lost");
+    });
+
+    it("remembers an id beyond its expiry, for clocks that differ", async () => {
+      assert.equal(await backend.marks.once("jti", "expired", now_ms, now_ms - 1), "marked");
+      assert.equal(await backend.marks.once("jti", "expired", now_ms, now_ms - 1), "seen");
+    });
+
+    it("primes as often as asked without losing anything", async () => {
+      assert.equal(await backend.marks.once("jti", "primed", now_ms, now_ms + LIFE_MS), "marked");
+      await backend.marks.prime();
+      assert.equal(await backend.marks.once("jti", "primed", now_ms, now_ms + LIFE_MS), "seen");
+      assert.equal(await backend.marks.once("jti", "primed-2", now_ms, now_ms + LIFE_MS), "marked");
+    });
+  });
+}

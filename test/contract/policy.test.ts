@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
+import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
+import { buildPolicyInput, type Evaluator, type PolicyFacts } from "../../src/domain/policy.ts";
+import { evaluateSet, setLimits } from "../../src/domain/policy-evaluation.ts";
+import { createQuarantine } from "../../src/domain/policy-quarantine.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
+import { packageRoot } from "../../src/kernel/package-root.ts";
+import type { PolicyCompiler, PolicyEngine } from "../../src/ports/policy.ts";
+import { facts, log } from "../adapters/opa-fixtures.ts";
+
+const BUDGET = 50_000;
+
+/** What every compiler and engine must do together: source → stored bytes → verdict. */
+const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine: PolicyEngine): void => {
+  const load = async (source: string): Promise<Evaluator> => {
+    const result = await compiler.compile(source);
+    if (!result.ok) throw new Error(JSON.stringify(result.issues));
+    // As it comes back from the database: other bytes in memory, the same content.
+    return engine.load(Uint8Array.from(result.policy.wasm));
+  };
+  const template = async (name: string): Promise<Evaluator> =>
+    load(await readFile(join(packageRoot, "config", "policies", `${name}.rego`), "utf8"));
+
+  const judge = async (names: readonly string[], some: Partial<PolicyFacts> = {}) => {
+    const members = await Promise.all(
+      names.map(async (name) => ({ version_id: name, evaluator: await template(name) })),
+    );
+    const evaluation = evaluateSet(
+      members,
+      buildPolicyInput({ ...facts, ...some }),
+      createQuarantine({ clock: systemClock }),
+      setLimits(50_000),
+    );
+    assert.equal(evaluation.evaluation_status, "complete", JSON.stringify(evaluation));
+    assert.ok(evaluation.units < (BUDGET / 10) * names.length, `${evaluation.units} units`);
+    return {
+      decision: evaluation.decision,
+      policies: evaluation.determining_policies,
+      diagnostics: evaluation.diagnostics,
+    };
+  };
+
+  describe(`policies by ${title}`, () => {
+    it("demo: allows the demo agent on the demo resource, and tells others why not", async () => {
+      assert.deepEqual(await judge(["demo"]), { decision: "allow", policies: ["demo"], diagnostics: [] });
+      const denials: readonly (readonly [Partial<PolicyFacts>, readonly string[]])[] = [
+        [
+          { resource: { ...facts.resource, identifier: "resource://vault" } },
+          ["the demo agent may call resource://demo, not resource://vault"],
+        ],
+        [{ application: { id: "x", traits: ["other"] } }, ["the application lacks the trait demo-agent"]],
+        [{ requested_scopes: ["demo.read", "demo.admin"] }, ["demo.admin is not a scope of resource://demo"]],
+      ];
+      for (const [some, diagnostics] of denials) {
+        assert.deepEqual(await judge(["demo"], some), { decision: "deny", policies: ["demo"], diagnostics });
+      }
+    });
+
+    it("trait-and-scope: adds up what an application's traits give, and no more", async () => {
+      const tickets = {
+        id: "r",
+        identifier: "resource://tickets",
+        scopes: ["tickets.read", "tickets.comment", "tickets.close"],
+      };
+      const ask = (traits: readonly string[], requested_scopes: readonly string[], resource = tickets) =>
+        judge(["trait-and-scope"], { application: { id: "x", traits }, resource, requested_scopes });
+      assert.equal((await ask(["support-agent"], ["tickets.read", "tickets.comment"])).decision, "allow");
+      assert.equal((await ask(["support-agent", "support-lead"], ["tickets.close", "tickets.read"])).decision, "allow");
+      assert.deepEqual((await ask(["support-agent"], ["tickets.read", "tickets.close"])).diagnostics, [
+        "not granted on resource://tickets: tickets.close",
+      ]);
+      assert.deepEqual((await ask([], ["tickets.read"])).diagnostics, [
+        "no trait of the application gives it anything on this resource",
+      ]);
+      assert.equal(
+        (await ask(["support-agent"], ["tickets.read"], { ...tickets, identifier: "resource://payments" })).decision,
+        "deny",
+      );
+    });
+
+    it("read-only: objects to methods that change something, and allows nothing by itself", async () => {
+      const guarded = { application: { id: "x", traits: ["demo-agent", "read-only"] } };
+      assert.deepEqual(await judge(["read-only"], { ...guarded, method: "GET" }), {
+        decision: "deny",
+        policies: [],
+        diagnostics: [],
+      });
+      assert.equal((await judge(["demo", "read-only"], { ...guarded, method: "GET" })).decision, "allow");
+      assert.equal((await judge(["demo", "read-only"])).decision, "allow");
+      assert.deepEqual(await judge(["demo", "read-only"], { ...guarded, method: "DELETE" }), {
+        decision: "deny",
+        policies: ["read-only"],
+        diagnostics: ["a read-only agent may not send DELETE"],
+      });
+      assert.equal(
+        (await judge(["demo", "read-only"], { ...guarded, method: undefined, path: undefined })).decision,
+        "deny",
+      );
+    });
+
+    it("business-hours: is open from Monday 07:00 to Friday 19:00 UTC, night by night", async () => {
+      const at = async (day: number, hour: number, minute = 0) =>
+        (
+          await judge(["demo", "business-hours"], {
+            application: { id: "x", traits: ["demo-agent", "office-hours"] },
+            now_ms: Date.UTC(2026, 10, day, hour, minute),
+          })
+        ).decision;
+      assert.deepEqual(
+        [await at(23, 6, 59), await at(23, 7), await at(27, 18, 59), await at(27, 19)],
+        ["deny", "allow", "allow", "deny"],
+      );
+      assert.deepEqual([await at(28, 12), await at(29, 12)], ["deny", "deny"]);
+      assert.equal((await judge(["demo", "business-hours"], { now_ms: Date.UTC(2026, 10, 28, 12) })).decision, "allow"); // not guarded
+    });
+
+    it("gives bad Rego back as issues, and takes another policy after it", async () => {
+      const result = await compiler.compile("package caracal.authz\n\nresult := nonsense\n");
+      assert.ok(!result.ok && result.issues.every((one) => one.path === "source" && (one.row ?? 0) === 3));
+      await template("demo");
+    });
+
+    it("refuses bytes that are no module of its own", async () => {
+      await assert.rejects(engine.load(new Uint8Array()));
+      await assert.rejects(engine.load(Uint8Array.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])));
+    });
+  });
+};
+
+holdsThePolicyContract("OPA and its WASM", createPolicyCompiler({ log }), createPolicyEngine({ budget_units: BUDGET }));

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { describe, it } from "node:test";
+import {
+  deriveGatewayKey,
+  isGatewayCall,
+  type SignedCall,
+  signGatewayCall,
+} from "../../src/domain/gateway-signature.ts";
+import { keyring } from "../../src/domain/keyring.ts";
+import { intersect, isScope, parseScope } from "../../src/domain/scopes.ts";
+import { HashingBusy, hashSecret, NO_SECRET, verifySecret } from "../../src/domain/secret-hash.ts";
+
+describe("a hashed secret", () => {
+  it("is verified by that secret only, and never by the hash of no secret", async () => {
+    const stored = await hashSecret("correct horse");
+    assert.equal(await verifySecret("correct horse", stored), true);
+    assert.equal(await verifySecret("correct horsf", stored), false);
+    assert.equal(await verifySecret("", stored), false);
+    assert.equal(await verifySecret("", NO_SECRET), false);
+    assert.notEqual(stored, await hashSecret("correct horse"), "a salt of its own");
+  });
+
+  it("is refused when too many are being hashed, so that a flood of log-ins holds no memory", async () => {
+    const all = await Promise.allSettled(Array.from({ length: 300 }, () => verifySecret("x", "scrypt$2$1$1$AA$AA")));
+    const busy = all.filter((one) => one.status === "rejected" && one.reason instanceof HashingBusy).length;
+    assert.equal(busy, 300 - 2 - 256);
+    assert.equal(await verifySecret("correct horse", await hashSecret("correct horse")), true, "and works again after");
+  });
+});
+
+const CALL: SignedCall = {
+  method: "POST",
+  path: "/oauth/2/token",
+  timestamp_ms: 1,
+  nonce: "n",
+  body: Buffer.from("a=b"),
+};
+
+describe("the Gateway's signature", () => {
+  it("covers method, path, time, nonce and body", () => {
+    const ring = keyring(randomBytes(32));
+    const signature = signGatewayCall(ring, CALL);
+    assert.equal(isGatewayCall(ring, CALL, signature), true);
+    const changes: Partial<SignedCall>[] = [
+      { method: "PUT" },
+      { path: "/x" },
+      { timestamp_ms: 2 },
+      { nonce: "m" },
+      { body: Buffer.from("a=c") },
+    ];
+    for (const change of changes)
+      assert.equal(isGatewayCall(ring, { ...CALL, ...change }, signature), false, JSON.stringify(Object.keys(change)));
+  });
+
+  it("is verified under a former key and under the derived one, not under another", () => {
+    const former = randomBytes(32);
+    const signature = signGatewayCall(keyring(former), CALL);
+    assert.equal(isGatewayCall(keyring(randomBytes(32), [former]), CALL, signature), true);
+    assert.equal(isGatewayCall(keyring(randomBytes(32)), CALL, signature), false);
+    const streams = keyring(randomBytes(32));
+    assert.equal(
+      isGatewayCall(deriveGatewayKey(streams), CALL, signGatewayCall(deriveGatewayKey(streams), CALL)),
+      true,
+    );
+    assert.equal(
+      isGatewayCall(streams, CALL, signGatewayCall(deriveGatewayKey(streams), CALL)),
+      false,
+      "the streams' key itself is no Gateway",
+    );
+  });
+});
+
+describe("scopes", () => {
+  it("are parsed each once, in order, and refused where RFC 6749 has no such character", () => {
+    assert.deepEqual(parseScope("read  write read"), ["read", "write"]);
+    assert.deepEqual(parseScope(""), []);
+    for (const bad of ['a"b', "a\\b", "a\tb", "ä", "a\u0000"])
+      assert.equal(parseScope(bad), undefined, JSON.stringify(bad));
+    assert.equal(isScope("coordinator.spawn_for:app"), true);
+  });
+
+  it("are cut to what every list has", () => {
+    assert.deepEqual(intersect(["a", "b", "c"], ["c", "a"], ["a"]), ["a"]);
+  });
+});

@@ -1,0 +1,20 @@
+/** The Gateway's checks in their order. A change here is a change of what an attacker meets first: say why. */
+export const GATEWAY_STEPS = [
+  "bearer",
+  "token_form",
+  "not_expiring",
+  "routing",
+  "path",
+  "signature",
+  "not_our_own_mandate",
+  "binding",
+  "target",
+  "authority",
+  "not_revoked",
+  "revocation_fresh",
+  "size",
+  "exchange",
+  "upstream_allowed",
+  "single_use",
+  "written",
+] as const;

@@ -1,0 +1,409 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, before, describe, it } from "node:test";
+import { openJournal } from "../../src/adapters/journal/index.ts";
+import { createMemory } from "../../src/adapters/memory/index.ts";
+import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../../src/contracts/streams.ts";
+import type { AuditDraft, AuditEvent } from "../../src/domain/audit-event.ts";
+import { keyring } from "../../src/domain/keyring.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
+import type { Journal } from "../../src/ports/journal.ts";
+import { START, type Streams, Unavailable } from "../../src/ports/streams.ts";
+import { auditEntries, auditEvents, MAX_EVENT_BYTES } from "../../src/streams/audit-entry.ts";
+import { createAuditWriter } from "../../src/streams/audit-writer.ts";
+import { signEntry, verifyEntry } from "../../src/streams/envelope.ts";
+import { type AuditConsumerOptions, createAuditConsumer, replayDead } from "../../src/streams/group-consumer.ts";
+import { type Backend, BACKENDS } from "../contract/backends.ts";
+import { eventually } from "../support/eventually.ts";
+import { quietLog } from "../support/quiet-log.ts";
+
+const ring = keyring(randomBytes(32));
+const DLQ = deadLetterOf(STREAMS.audit);
+const draft = (more: Partial<AuditDraft> = {}): AuditDraft => ({
+  zone_id: "z1",
+  event_type: "token.exchange",
+  decision: "allow",
+  ...more,
+});
+
+describe("the audit stream", () => {
+  let root = "";
+  let unique = 0;
+  const closing: (() => Promise<unknown>)[] = [];
+  before(async () => {
+    root = await mkdtemp(join(tmpdir(), "caracal-audit-"));
+  });
+  afterEach(async () => {
+    for (const close of closing.splice(0).reverse()) await close();
+  });
+  after(() => rm(root, { recursive: true, force: true }));
+
+  const newJournal = async (more: { max_bytes?: number; dir?: string } = {}): Promise<Journal> => {
+    const journal = await openJournal({
+      dir: more.dir ?? join(root, `j${++unique}`),
+      name: "replay",
+      max_bytes: more.max_bytes ?? 10_000_000,
+    });
+    closing.push(() => journal.close());
+    return journal;
+  };
+  const eventsIn = async (streams: Streams, stream: string = STREAMS.audit): Promise<AuditEvent[]> =>
+    (await streams.range(stream, START, 10_000)).flatMap((entry) => auditEvents(entry.fields) ?? []);
+
+  /** Memory streams that can be taken away. */
+  const fragile = async () => {
+    const memory = await createMemory({ clock: systemClock });
+    closing.push(() => memory.close());
+    let away = false;
+    let appends = 0;
+    const streams: Streams = {
+      ...memory.streams,
+      append: (stream, entries) => {
+        appends += 1;
+        return away ? Promise.reject(new Unavailable("Redis")) : memory.streams.append(stream, entries);
+      },
+    };
+    return { streams, appends: () => appends, setAway: (value: boolean) => (away = value) };
+  };
+  const writerOn = (streams: Streams, journal: Journal) => {
+    const where: string[] = [];
+    const log = quietLog();
+    const writer = createAuditWriter({
+      streams,
+      ring,
+      journal,
+      producer: "sts:1",
+      clock: systemClock,
+      log,
+      onEvents: (place, events) => where.push(...events.map(() => place)),
+    });
+    closing.push(() => writer.stop(1000));
+    return { writer, where, log };
+  };
+
+  describe("at its writer's end", () => {
+    it("puts all events of one tick into one signed entry, numbered without gaps", async () => {
+      const { streams, appends } = await fragile();
+      const { writer } = writerOn(streams, await newJournal());
+      const recorded = writer.record(draft({ decision: "deny" }));
+      const ids = await Promise.all(Array.from({ length: 20 }, () => writer.append(draft())));
+      assert.equal(appends(), 1);
+      const entries = await streams.range(STREAMS.audit, START, 10);
+      assert.equal(entries.length, 1);
+      assert.ok(verifyEntry(ring, STREAMS.audit, entries[0]?.fields ?? {}));
+      const events = await eventsIn(streams);
+      assert.deepEqual(
+        events.map((event) => event.id),
+        [recorded, ...ids],
+      );
+      assert.deepEqual(
+        events.map((event) => event.producer_seq),
+        Array.from({ length: 21 }, (_, i) => i + 1),
+      );
+      assert.ok(
+        events.every(
+          (event) => event.producer === "sts:1" && /^\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z$/.test(event.occurred_at),
+        ),
+      );
+    });
+
+    it("writes a recorded event soon, without an append to go along with", async () => {
+      const { streams } = await fragile();
+      const { writer } = writerOn(streams, await newJournal());
+      writer.record(draft());
+      await eventually(async () => assert.equal((await eventsIn(streams)).length, 1), { timeout_ms: 500 });
+    });
+
+    it("splits what is too much for one entry", async () => {
+      const { streams } = await fragile();
+      const { writer } = writerOn(streams, await newJournal());
+      await Promise.all(Array.from({ length: 600 }, () => writer.append(draft())));
+      await Promise.all(
+        Array.from({ length: 20 }, () => writer.append(draft({ metadata_json: JSON.stringify("x".repeat(60_000)) }))),
+      );
+      const entries = await streams.range(STREAMS.audit, START, 100);
+      assert.ok(entries.every((entry) => (entry.fields["events"] as string).length <= 512 * 1024 + 1024));
+      assert.ok(entries.every((entry) => (auditEvents(entry.fields) ?? []).length <= 256));
+      assert.equal((await eventsIn(streams)).length, 620);
+    });
+
+    it("keeps the decision of an event that is too long, without its free texts", async () => {
+      const { streams } = await fragile();
+      const { writer } = writerOn(streams, await newJournal());
+      const id = await writer.append(draft({ metadata_json: JSON.stringify("x".repeat(1_000_000)), subject: "who" }));
+      const [event] = await eventsIn(streams);
+      assert.deepEqual([event?.id, event?.decision, event?.subject], [id, "allow", "who"]);
+      assert.deepEqual(JSON.parse(event?.metadata_json ?? ""), { truncated_chars: 1_000_002 });
+      assert.ok(JSON.stringify(event).length < MAX_EVENT_BYTES);
+    });
+
+    it("refuses an append that can't be written, journals it as the refusal that it became, and sends it when the stream is back", async () => {
+      const { streams, setAway } = await fragile();
+      const { writer, where } = writerOn(streams, await newJournal());
+      await writer.append(draft());
+      setAway(true);
+      const appended = writer.append(draft({ metadata_json: '{"method":"GET"}' }));
+      const recorded = writer.record(draft({ decision: "deny", metadata_json: '{"reason":"policy"}' }));
+      await assert.rejects(appended, Unavailable);
+      assert.equal(writer.backlog, 2);
+      setAway(false);
+      await writer.append(draft());
+      await writer.replay();
+      assert.equal(writer.backlog, 0);
+      const events = (await eventsIn(streams)).sort((a, b) => a.producer_seq - b.producer_seq);
+      assert.deepEqual(
+        events.map((event) => [event.producer_seq, event.decision]),
+        [
+          [1, "allow"],
+          [2, "deny"],
+          [3, "deny"],
+          [4, "allow"],
+        ],
+      );
+      assert.deepEqual(JSON.parse(events[1]?.metadata_json ?? ""), {
+        method: "GET",
+        reason: "audit_unavailable",
+        decided: "allow",
+      });
+      assert.deepEqual([events[2]?.id, events[2]?.metadata_json], [recorded, '{"reason":"policy"}']);
+      assert.deepEqual([...where].sort(), ["journal", "journal", "stream", "stream", "stream", "stream"]);
+    });
+
+    it("finds what the process before it journaled, and sends it in order by itself", async () => {
+      const { streams, setAway } = await fragile();
+      const dir = join(root, `j${++unique}`);
+      const journal = await newJournal({ dir });
+      const first = writerOn(streams, journal);
+      setAway(true);
+      const ids = Array.from({ length: 700 }, () => first.writer.record(draft({ decision: "deny" })));
+      await first.writer.flush();
+      await first.writer.stop(1000);
+      await journal.close();
+      setAway(false);
+      const second = writerOn(streams, await newJournal({ dir }));
+      assert.equal(second.writer.backlog, 700);
+      await second.writer.start(() => undefined);
+      await eventually(() => assert.equal(second.writer.backlog, 0));
+      assert.deepEqual(
+        (await eventsIn(streams)).map((event) => event.id),
+        ids,
+      );
+    });
+
+    it("says so when neither stream nor journal takes an event, holds it, and writes it when it can", async () => {
+      const { streams, setAway } = await fragile();
+      const { writer, log } = writerOn(streams, await newJournal({ max_bytes: 10 }));
+      setAway(true);
+      await assert.rejects(writer.append(draft()), Unavailable);
+      assert.ok(log.lines.some((line) => line.level === "error" && /neither/.test(line.message)));
+      assert.equal(writer.backlog, 1);
+    });
+
+    it("refuses at once, instead of growing, when the stream does not keep up", async () => {
+      const { streams } = await fragile();
+      const hung: Streams = { ...streams, append: () => new Promise(() => undefined) };
+      const { writer } = writerOn(hung, await newJournal());
+      for (let i = 0; i < 20_000; i += 1) writer.record(draft());
+      await assert.rejects(writer.append(draft()), Unavailable);
+      await eventually(() => assert.equal(writer.backlog, 1));
+    });
+
+    it("writes everything when it stops", async () => {
+      const { streams } = await fragile();
+      const { writer } = writerOn(streams, await newJournal());
+      for (let i = 0; i < 10; i += 1) writer.record(draft());
+      await writer.stop(1000);
+      assert.equal((await eventsIn(streams)).length, 10);
+    });
+  });
+
+  for (const [name, start] of Object.entries(BACKENDS)) {
+    describe(`at its reader's end on ${name}`, () => {
+      let backend: Backend;
+      before(async () => {
+        backend = await start();
+      });
+      afterEach(async () => {
+        for (const stream of [STREAMS.audit, DLQ]) {
+          await backend.streams.remove(
+            stream,
+            (await backend.streams.range(stream, START, 1000)).map((entry) => entry.id),
+          );
+        }
+      });
+      after(() => backend.close());
+
+      const consume = async (handle: AuditConsumerOptions["handle"], more: Partial<AuditConsumerOptions> = {}) => {
+        const dead: string[] = [];
+        const log = quietLog();
+        const consumer = createAuditConsumer({
+          streams: backend.streams,
+          ring,
+          consumer: "one",
+          max_deliveries: 2,
+          claim_after_ms: 500,
+          handle,
+          log,
+          onDead: (reason) => dead.push(reason),
+          ...more,
+        });
+        closing.push(() => consumer.stop(1000));
+        await consumer.start(() => undefined);
+        return { consumer, dead, log };
+      };
+      const write = async (...drafts: AuditDraft[]): Promise<string[]> => {
+        const { writer } = writerOn(backend.streams, await newJournal());
+        return Promise.all(drafts.map((one) => writer.append(one)));
+      };
+
+      it("hands over every event, in order, and leaves nothing behind", async () => {
+        const got: string[] = [];
+        const { consumer } = await consume(async (events) => void got.push(...events.map((event) => event.id)));
+        const ids = [...(await write(draft(), draft())), ...(await write(draft()))];
+        await eventually(() => assert.deepEqual(got, ids));
+        await eventually(async () => assert.equal(await consumer.backlog(), 0));
+        assert.equal(await consumer.dlqDepth(), 0);
+      });
+
+      it("puts forged, foreign and unreadable entries into the dead letters at once, and hands none of them over", async () => {
+        const got: string[] = [];
+        const { consumer, dead } = await consume(async (events) => void got.push(...events.map((event) => event.id)));
+        await backend.streams.append(STREAMS.audit, [
+          { events: "[]" },
+          signEntry(keyring(randomBytes(32)), STREAMS.audit, { events: "[]" }),
+          signEntry(ring, STREAMS.audit, { events: '[{"id":1}]' }),
+          signEntry(ring, STREAMS.audit, { events: "not json" }),
+        ]);
+        const ids = await write(draft());
+        await eventually(() => assert.deepEqual(got, ids));
+        await eventually(async () => assert.equal(await consumer.dlqDepth(), 4));
+        assert.deepEqual([...dead].sort(), ["bad_signature", "bad_signature", "malformed", "malformed"]);
+        await eventually(async () => assert.equal(await consumer.backlog(), 0));
+      });
+
+      it("gives up an entry that fails by itself after its deliveries, and keeps what came with it", async () => {
+        const got: string[] = [];
+        const { consumer, dead } = await consume(async (events) => {
+          if (events.some((event) => event.client_id === "poison")) throw new Error("can't be kept");
+          got.push(...events.map((event) => event.id));
+        });
+        const entries = [draft(), draft({ client_id: "poison" }), draft()].map((one, i) => ({ ...one, n: i }));
+        const ids: string[] = [];
+        for (const { n: _, ...one } of entries) ids.push(...(await write(one)));
+        await eventually(() => assert.deepEqual([...got].sort(), [ids[0], ids[2]].sort()));
+        await eventually(async () => assert.equal(await consumer.dlqDepth(), 1), { timeout_ms: 10_000 });
+        assert.deepEqual(dead, ["max_deliveries"]);
+        await eventually(async () => assert.equal(await consumer.backlog(), 0));
+      });
+
+      it("makes no dead letter of an outage, however long, and keeps everything when it is over", async () => {
+        let failures = 0;
+        let away = true;
+        const got: string[] = [];
+        const { consumer } = await consume(async (events) => {
+          if (away) {
+            failures += 1;
+            throw Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+          }
+          got.push(...events.map((event) => event.id));
+        });
+        const ids = await write(draft());
+        await eventually(() => assert.ok(failures >= 4), { timeout_ms: 10_000 });
+        assert.equal(await consumer.dlqDepth(), 0);
+        away = false;
+        await eventually(() => assert.deepEqual(got, ids), { timeout_ms: 10_000 });
+      });
+
+      it("brings dead entries back whose signature holds, and leaves the forged ones", async () => {
+        let broken = true;
+        const got: string[] = [];
+        const { consumer } = await consume(
+          async (events) => {
+            if (broken) throw new Error("a fault of this build");
+            got.push(...events.map((event) => event.id));
+          },
+          { max_deliveries: 1 },
+        );
+        const ids = await write(draft());
+        await backend.streams.append(STREAMS.audit, [{ events: "[]", _sig: "forged" }]);
+        await eventually(async () => assert.equal(await consumer.dlqDepth(), 2));
+        broken = false;
+        const away: Streams = { ...backend.streams, append: () => Promise.reject(new Unavailable("Redis")) };
+        await assert.rejects(replayDead({ streams: away, ring, stream: STREAMS.audit, limit: 100 }), Unavailable);
+        assert.equal(await consumer.dlqDepth(), 2);
+        assert.deepEqual(await replayDead({ streams: backend.streams, ring, stream: STREAMS.audit, limit: 100 }), {
+          moved: 1,
+          kept: 1,
+        });
+        await eventually(() => assert.deepEqual(got, ids));
+        assert.equal(await consumer.dlqDepth(), 1);
+      });
+    });
+  }
+
+  it("is kept over a restart of the process where there is no Redis: what was not acknowledged comes again", async () => {
+    const dir = join(root, `embedded-${++unique}`);
+    const open = async () => {
+      const journals = {
+        [STREAMS.audit]: await openJournal({ dir, name: "events", max_bytes: 1_000_000 }),
+        [DLQ]: await openJournal({ dir, name: "dead", max_bytes: 1_000_000 }),
+      };
+      const memory = await createMemory({ clock: systemClock, journals });
+      return {
+        memory,
+        close: async () => {
+          await memory.close();
+          await Promise.all(Object.values(journals).map((journal) => journal.close()));
+        },
+      };
+    };
+    const entries = auditEntries(ring, []);
+    assert.deepEqual(entries, []);
+    const first = await open();
+    await first.memory.streams.append(STREAMS.audit, [{ n: "1" }, { n: "2" }, { n: "3" }]);
+    const acknowledged: string[] = [];
+    await first.memory.streams.consumeGroup({
+      stream: STREAMS.audit,
+      group: AUDIT_GROUP,
+      consumer: "a",
+      count: 1,
+      claim_after_ms: 1000,
+      onEntries: async (batch) => {
+        const done = batch.filter((entry) => entry.fields["n"] !== "2");
+        acknowledged.push(...done.map((entry) => entry.fields["n"] as string));
+        return done.map((entry) => entry.id);
+      },
+      onError: () => undefined,
+    });
+    await eventually(() => assert.deepEqual(acknowledged, ["1", "3"]));
+    const [dead] = await first.memory.streams.range(STREAMS.audit, START, 1);
+    await first.memory.streams.append(DLQ, [{ n: "dead" }]);
+    assert.equal(dead?.fields["n"], "2");
+    await first.close();
+    const second = await open();
+    const again: string[] = [];
+    await second.memory.streams.consumeGroup({
+      stream: STREAMS.audit,
+      group: AUDIT_GROUP,
+      consumer: "b",
+      count: 10,
+      claim_after_ms: 1000,
+      onEntries: async (batch) => {
+        again.push(...batch.map((entry) => entry.fields["n"] as string));
+        return batch.map((entry) => entry.id);
+      },
+      onError: () => undefined,
+    });
+    await eventually(() => assert.deepEqual(again, ["2", "3"]));
+    assert.equal(await second.memory.streams.length(DLQ), 1);
+    await second.memory.streams.append(STREAMS.audit, [{ n: "4" }]);
+    await eventually(() => assert.deepEqual(again, ["2", "3", "4"]));
+    await second.close();
+    const third = await open();
+    assert.equal(await third.memory.streams.length(STREAMS.audit), 0);
+    await third.close();
+  });
+});
