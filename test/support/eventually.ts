@@ -28,7 +28,9 @@ export const eventually = async <T>(
       last = error;
     }
     if (performance.now() >= until) {
-      throw new Error(`it did not come about within ${timeout_ms} ms`, { cause: last });
+      // In the message, too: a runner that passes errors between processes loses the cause.
+      const why = last instanceof Error ? last.message : String(last);
+      throw new Error(`it did not come about within ${timeout_ms} ms; at last: ${why}`, { cause: last });
     }
     await pause(options.every_ms ?? 10);
   }
