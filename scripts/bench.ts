@@ -429,7 +429,7 @@ const run = async (options: Options): Promise<void> => {
     const pidsOf = (layout: Layout): Record<string, number> => ({
       ...instances[layout].pids,
       redis: redis_pids[layout] ?? 0,
-      postgres: postgres.pid,
+      postgres: postgres.pid(),
       ...common,
     });
     const pids = { direct: common, proxy: { proxy: proxy.pid, ...common }, all: pidsOf("all"), split: pidsOf("split") };

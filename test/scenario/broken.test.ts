@@ -55,22 +55,30 @@ const stopped = (name: string, pick: Pick): Fault => ({
   mend: (t) => pick(t.split).signal("SIGCONT"),
 });
 
+const linkNamed = (part: Part, link: LinkName): FaultProxy => {
+  const found = part.links[link];
+  if (found === undefined) throw new Error(`${part.name} has no way to ${link}`);
+  return found;
+};
+
+const nameOf = (link: LinkName): string => (link === "database" ? "PostgreSQL" : link);
+
 /** Nothing comes through, then every connection is reset and new ones are refused, then all is well. */
-const severed = (name: string, pick: Pick, link: LinkName): Fault => {
-  const proxy = (t: SplitTopology): FaultProxy => {
-    const found = pick(t.split).links[link];
-    if (found === undefined) throw new Error(`${name} has no way to ${link}`);
-    return found;
-  };
+const severed = (name: string, pick: Pick, links: readonly LinkName[]): Fault => {
+  const proxies = (t: SplitTopology): readonly FaultProxy[] => links.map((link) => linkNamed(pick(t.split), link));
   return {
-    name: `nothing comes through between ${name} and ${link === "database" ? "PostgreSQL" : link}, then every connection is cut`,
+    name: `nothing comes through between ${name} and ${links.map(nameOf).join(" or ")}, then every connection is cut`,
     hold_ms: DARK_MS,
-    begin: (t) => proxy(t).blackHole(),
+    begin: (t) => {
+      for (const proxy of proxies(t)) proxy.blackHole();
+    },
     mend: async (t) => {
-      proxy(t).refuse();
-      proxy(t).cutAll();
+      for (const proxy of proxies(t)) {
+        proxy.refuse();
+        proxy.cutAll();
+      }
       await held(AWAY_MS / 2);
-      proxy(t).heal();
+      for (const proxy of proxies(t)) proxy.heal();
     },
   };
 };
@@ -90,6 +98,18 @@ const signalAll = (pids: readonly number[], signal: NodeJS.Signals): void => {
     } catch {
       // It ended by itself.
     }
+  }
+};
+
+/** What the first process of PostgreSQL leaves behind: each ends by itself when it notices, and holds the folder until then. */
+let orphans: readonly number[] = [];
+
+const isAlive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
   }
 };
 
@@ -126,14 +146,28 @@ const STORAGE: readonly Fault[] = [
     mend: () => {},
   },
   {
+    name: "PostgreSQL's first process is killed, and the server started again",
+    hold_ms: AWAY_MS,
+    begin: (t) => {
+      const pid = t.split.postgres.pid();
+      orphans = childrenOf(pid);
+      process.kill(pid, "SIGKILL");
+    },
+    mend: async (t) => {
+      await t.split.postgres.stop();
+      await eventually(() => !orphans.some(isAlive), { timeout_ms: RECOVERS_WITHIN_MS });
+      await t.split.postgres.start();
+    },
+  },
+  {
     name: "PostgreSQL is stopped, and continued",
     hold_ms: STOPPED_MS,
-    begin: (t) => signalAll([t.split.postgres.pid, ...childrenOf(t.split.postgres.pid)], "SIGSTOP"),
-    mend: (t) => signalAll([t.split.postgres.pid, ...childrenOf(t.split.postgres.pid)], "SIGCONT"),
+    begin: (t) => signalAll([t.split.postgres.pid(), ...childrenOf(t.split.postgres.pid())], "SIGSTOP"),
+    mend: (t) => signalAll([t.split.postgres.pid(), ...childrenOf(t.split.postgres.pid())], "SIGCONT"),
   },
 ];
 
-const LINKS: readonly (readonly [string, LinkName])[] = [
+const LINKS: readonly (readonly [string, ...LinkName[]])[] = [
   ["gateway-1", "redis"],
   ["gateway-1", "sts"],
   ["gateway-1", "upstream"],
@@ -145,13 +179,16 @@ const LINKS: readonly (readonly [string, LinkName])[] = [
   ["coordinator", "database"],
   ["audit", "redis"],
   ["audit", "database"],
+  ["gateway-1", "redis", "sts"],
+  ["sts-1", "redis", "database"],
+  ["api", "redis", "database"],
 ];
 
 const FAULTS: readonly Fault[] = [
   ...Object.entries(PARTS).map(([name, pick]) => killed(name, pick)),
   ...Object.entries(PARTS).map(([name, pick]) => stopped(name, pick)),
   ...STORAGE,
-  ...LINKS.map(([name, link]) => severed(name, PARTS[name] as Pick, link)),
+  ...LINKS.map(([name, ...links]) => severed(name, PARTS[name] as Pick, links)),
 ];
 
 const held = (hold_ms: number): Promise<unknown> => {

@@ -1,16 +1,26 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 
-/** A server of our own: where it listens, and how to be rid of it. */
+/** A server of our own that can be stopped and started again on the same port and folder; nothing of it survives us. */
 export type PrivateServer = {
   readonly port: number;
-  /** The server's own process, for signals. */
-  readonly pid: number;
-  readonly dir: string;
-  /** Ends it and removes its folder. */
+  /** Of the server's first process; throws while it is stopped. */
+  pid(): number;
+  stop(): Promise<void>;
+  start(): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -157,6 +167,37 @@ const untilReady = async (guarded: Guarded, dir: string, port: number, ready: Re
   }
 };
 
+/** Started by `start` now, and each time again after a stop. */
+const restartable = async (port: number, dir: string, start: () => Promise<Guarded>): Promise<PrivateServer> => {
+  let running: Guarded | undefined = await start();
+  // While it is stopped no guard is there to remove the folder.
+  process.once("exit", () => {
+    if (running === undefined) rmSync(dir, { recursive: true, force: true });
+  });
+  return {
+    port,
+    pid() {
+      if (running === undefined) throw new Error("this server is stopped");
+      return running.pid;
+    },
+    async stop() {
+      if (running === undefined) return;
+      writeFileSync(join(dir, "keep"), "");
+      const ending = running;
+      running = undefined;
+      await ending.end();
+    },
+    async start() {
+      running ??= await start();
+    },
+    async close() {
+      if (running === undefined) rmSync(dir, { recursive: true, force: true });
+      else await running.end();
+      running = undefined;
+    },
+  };
+};
+
 const ATTEMPTS = 5;
 
 const withFreePort = async <T>(start: (port: number) => Promise<T>): Promise<T> => {
@@ -215,16 +256,15 @@ export const startPostgresServer = async (options: PostgresServerOptions = {}): 
       settings.push("ssl=on", `ssl_cert_file=${copy(options.tls.cert_file, "cert.pem")}`);
       settings.push(`ssl_key_file=${copy(options.tls.key_file, "key.pem")}`);
     }
-    const guarded = await startGuarded(dir, "INT", owner, [
-      join(bin, "postgres"),
-      "-D",
-      data,
-      "-p",
-      String(port),
+    const command = [
+      ...[join(bin, "postgres"), "-D", data, "-p", String(port)],
       ...settings.flatMap((setting) => ["-c", setting]),
-    ]);
-    await untilReady(guarded, dir, port, /ready to accept connections/);
-    return { port, pid: guarded.pid, dir, close: () => guarded.end() };
+    ];
+    return restartable(port, dir, async () => {
+      const guarded = await startGuarded(dir, "INT", owner, command);
+      await untilReady(guarded, dir, port, /ready to accept connections/);
+      return guarded;
+    });
   });
 };
 
@@ -236,17 +276,8 @@ export type RedisServerOptions = {
   readonly password?: string;
 };
 
-/** A Redis server that can be stopped and started again on the same port and folder. */
-export type PrivateRedis = {
-  readonly port: number;
-  pid(): number;
-  stop(): Promise<void>;
-  start(): Promise<void>;
-  close(): Promise<void>;
-};
-
 /** A Redis of our own on loopback, `noeviction`, without persistence unless it is asked for. */
-export const startRedisServer = async (options: RedisServerOptions = {}): Promise<PrivateRedis> => {
+export const startRedisServer = async (options: RedisServerOptions = {}): Promise<PrivateServer> => {
   const program = findRedisServer();
   if (program === undefined) throw new Error("no Redis: redis-server was not found on the path");
   return withFreePort(async (port) => {
@@ -258,37 +289,10 @@ export const startRedisServer = async (options: RedisServerOptions = {}): Promis
       ...["--appendfsync", options.appendfsync ?? "always"],
       ...(options.password === undefined ? [] : ["--requirepass", options.password]),
     ];
-    const start = async (): Promise<Guarded> => {
+    return restartable(port, dir, async () => {
       const guarded = await startGuarded(dir, "TERM", undefined, command);
       await untilReady(guarded, dir, port, /ready to accept connections/i);
       return guarded;
-    };
-    let running: Guarded | undefined = await start();
-    // While it is stopped no guard is there to remove the folder.
-    process.once("exit", () => {
-      if (running === undefined) rmSync(dir, { recursive: true, force: true });
     });
-    return {
-      port,
-      pid() {
-        if (running === undefined) throw new Error("this Redis is stopped");
-        return running.pid;
-      },
-      async stop() {
-        if (running === undefined) return;
-        spawnSync("touch", [join(dir, "keep")]);
-        const ending = running;
-        running = undefined;
-        await ending.end();
-      },
-      async start() {
-        running ??= await start();
-      },
-      async close() {
-        if (running === undefined) rmSync(dir, { recursive: true, force: true });
-        else await running.end();
-        running = undefined;
-      },
-    };
   });
 };

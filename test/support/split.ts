@@ -19,7 +19,7 @@ import {
   type Run,
   runToEnd,
 } from "./program.ts";
-import { type PrivateRedis, type PrivateServer, startPostgresServer, startRedisServer } from "./provision.ts";
+import { type PrivateServer, startPostgresServer, startRedisServer } from "./provision.ts";
 import { trustCa } from "./trust.ts";
 
 /**
@@ -66,7 +66,7 @@ export type Split = {
   readonly parts: readonly Part[];
   readonly issuer_url: string;
   readonly postgres: PrivateServer;
-  readonly redis: PrivateRedis;
+  readonly redis: PrivateServer;
   /** Past every proxy. */
   readonly redis_url: string;
   /** The superuser's, past every proxy. */
