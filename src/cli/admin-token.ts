@@ -1,12 +1,13 @@
 import { Command } from "commander";
+import * as v from "valibot";
 import { createGlobalToken } from "../api/index.ts";
+import { NameSchema } from "../contracts/api-fields.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import type { CliContext } from "./index.ts";
 import { withOperatorDatabase } from "./migrate.ts";
 
 const DAY_S = 86_400;
 const MAX_DAYS = 3_650;
-const MAX_LABEL = 200;
 
 const expiresIn_s = (text: string | undefined): number | null => {
   if (text === undefined) return null;
@@ -38,12 +39,12 @@ export const adminTokenCommand = (context: CliContext): Command => {
         throw new StartupFault(
           "--global: is missing; this command makes global tokens only, a zone's token is made with POST /v1/admin-tokens",
         );
-      if (options.label === "" || options.label.length > MAX_LABEL)
-        throw new StartupFault(`--label: has to have 1 to ${MAX_LABEL} characters`);
+      const label = v.safeParse(NameSchema, options.label);
+      if (!label.success) throw new StartupFault(`--label: ${label.issues[0].message}`);
       const expires_in_s = expiresIn_s(options.expiresInDays);
       const access = options.readOnly === true ? "read" : "full";
       const made = await withOperatorDatabase(context.env, "admin-token", (db) =>
-        createGlobalToken(db, { label: options.label, access, expires_in_s }),
+        createGlobalToken(db, { label: label.output, access, expires_in_s }),
       );
       context.out(made.token);
     });
