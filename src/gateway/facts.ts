@@ -5,9 +5,12 @@ import type { Inbound } from "./inbound.ts";
 /** Whether the caller is still there. */
 export type Client = {
   gone(): boolean;
-  /** Calls `left` once when the client goes away; `undefined` takes that back. */
-  whenGone(left: (() => void) | undefined): void;
+  /** Tells `watcher`, in place of the one before it; `undefined` takes that back. */
+  whenClosed(watcher: Watcher | undefined): void;
 };
+
+/** `closed`: called once. The client went away, or, where an answer has begun, it was sent as a whole. */
+export type Watcher = { closed(): void };
 
 /** What a decision begins with. `now_ms`: since the epoch. */
 export type Start = { readonly inbound: Inbound; readonly client: Client; readonly now_ms: number };

@@ -4,14 +4,16 @@ import { Readable } from "node:stream";
 import type { Revocations } from "../domain/revocation.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
-import type { UpstreamEvents, UpstreamFailure, Upstreams } from "../ports/egress.ts";
+import type { RunningUpstreamCall, UpstreamEvents, UpstreamFailure, Upstreams } from "../ports/egress.ts";
 import { refuse } from "./answers.ts";
 import { REVOCATION_MAX_AGE_MS, revokedBy } from "./authority.ts";
-import { createRunningCalls, type RunningCall } from "./calls.ts";
+import { createRunningCalls, type RunningCall, type RunningCalls } from "./calls.ts";
 import type { Counters } from "./counters.ts";
 import type { Decision } from "./decide.ts";
+import type { Watcher } from "./facts.ts";
 import type { Cut, Ledger } from "./ledger.ts";
-import { type AnswerPlace, answerHeaders, outgoingBody, passableTrailers, requestHeaders } from "./outbound.ts";
+import { createLimits, type Limited, type Limits } from "./limits.ts";
+import { answerHeaders, outgoingBody, passableTrailers, requestHeaders, type Upload } from "./outbound.ts";
 import { upstreamPath } from "./path.ts";
 import { problems, type Reason } from "./problems.ts";
 
@@ -45,6 +47,8 @@ const CHECK_BYTES = 4 * 1024;
 const HELD_CHECK_MS = 100;
 /** How long a client may take to read the trailer that says why its answer ends. */
 const TRAILER_MS = 2_000;
+/** The first bytes of an answer up to this many wait for what else comes in the same tick. */
+const FIRST_BYTES = 16 * 1024;
 const REVOKED_TRAILER = "X-Caracal-Revoked";
 
 const FAILURES: Readonly<Record<Exclude<UpstreamFailure, "aborted">, Reason>> = {
@@ -53,12 +57,7 @@ const FAILURES: Readonly<Record<Exclude<UpstreamFailure, "aborted">, Reason>> = 
   failed: "upstream_failed",
 };
 
-/**
- * Long waits in whole seconds, never longer than what is left: Node keeps a list per length of time, and each call would
- * have one of its own. What is left then is waited for to the millisecond.
- */
-const timerFor = (left_ms: number): number =>
-  left_ms > 2_000 ? Math.floor(left_ms / 1_000) * 1_000 : Math.ceil(left_ms);
+const ignore = (): void => undefined;
 
 /** Answers that have no body whatever their headers say (RFC 9110, 6.4.1). */
 const bodiless = (method: string, status: number): boolean => method === "HEAD" || status === 204 || status === 304;
@@ -74,239 +73,363 @@ const breakOff = (request: IncomingMessage, response: ServerResponse, self_delim
   response.destroy();
 };
 
-export const createForwarder = (deps: ForwardDeps): Forwarder => {
-  const { upstreams, revocations, ledger, counters, clock, log } = deps;
-  const running = createRunningCalls(revocations);
-  const streams = new Set<() => void>();
-  const stale = (): boolean => revocations.age_ms() > REVOCATION_MAX_AGE_MS;
+/** What all calls share. */
+type Flow = ForwardDeps & {
+  readonly running: RunningCalls<ForwardedCall>;
+  readonly limits: Limits;
+  /** Answers that do not end by themselves. */
+  readonly endless: Set<ForwardedCall>;
+  /** Answers that wait until the revocation state is fresh again. */
+  readonly held: Held;
+};
 
-  /** Answers that wait until the revocation state is fresh again: a byte that may be of a revoked session is not sent. */
-  const held = new Set<() => void>();
-  let held_timer: NodeJS.Timeout | undefined;
-  const lookAtHeld = (): void => {
-    if (!stale()) for (const release of [...held]) release();
-    held_timer = held.size === 0 ? undefined : setTimeout(lookAtHeld, HELD_CHECK_MS);
+/** A byte that may be of a revoked session is not sent: while the state is stale, answers wait here. */
+type Held = { add(call: ForwardedCall): void; remove(call: ForwardedCall): void };
+
+const createHeld = (stale: () => boolean): Held => {
+  const calls = new Set<ForwardedCall>();
+  let timer: NodeJS.Timeout | undefined;
+  const look = (): void => {
+    if (!stale()) for (const call of [...calls]) call.release();
+    timer = calls.size === 0 ? undefined : setTimeout(look, HELD_CHECK_MS);
   };
-
-  const pass = (request: IncomingMessage, response: ServerResponse, decision: Decision, began_ms: number): void => {
-    const { inbound, claims, binding, route, upstream, mandate, auth_exp, decision_id } = decision;
-    const asked = upstreamPath(upstream, route.path, route.query);
-    const place: AnswerPlace = { upstream, asked, prefix: route.prefix };
-    const started_ms = clock.monotonic_ms();
-
-    let over = false; // the outcome is in the ledger: nothing more happens for this call
-    let received = false; // the upstream's answer is here as a whole
-    let status = 0;
-    let bytes = 0;
-    let unchecked = 0;
-    let last_ms = started_ms;
-    let self_delimited = true;
-    let may_trail = false;
-    let flushed = false;
-    let waiting: (() => void)[] = [];
-    let upload: Readable | undefined;
-    let timer: NodeJS.Timeout | undefined;
-    let abort = (): void => undefined;
-    let resume = (): void => undefined;
-
-    const finish = (cut: Cut, answered: number): void => {
-      over = true;
-      clearTimeout(timer);
-      running.remove(call);
-      streams.delete(drained);
-      held.delete(release);
-      upload?.destroy(); // a body that is still coming in has nowhere to go
-      const duration_ms = Math.round(clock.monotonic_ms() - began_ms);
-      ledger.outcome(inbound, claims, binding, { decision_id, status: answered, bytes, duration_ms, cut });
-    };
-
-    /** Ends the call for a reason of ours: with an answer where none has begun, else so that it can't look complete. */
-    const cutOff = (cut: Exclude<Cut, false>, reason: Reason): void => {
-      if (over) return;
-      const begun = response.headersSent;
-      finish(cut, begun ? status : problems[reason].status);
-      abort();
-      if (!begun) {
-        for (const name of problems[reason].counters) counters[name].inc();
-        refuse(request, response, reason, inbound.request_id);
-      } else if (cut === "revoked" && may_trail) {
-        response.addTrailers({ [REVOKED_TRAILER]: "true" });
-        response.end();
-        const late = setTimeout(() => request.socket.destroy(), TRAILER_MS); // one that does not read is cut all the same
-        response.once("close", () => clearTimeout(late));
-      } else {
-        breakOff(request, response, self_delimited);
-      }
-    };
-
-    const call: RunningCall = { claims, revoked: () => cutOff("revoked", "revoked_on_the_way") };
-    const drained = (): void => cutOff("drain", "draining");
-
-    /** Whichever limit comes first; each is looked at again when its time has come. */
-    const watch = (): void => {
-      const now_ms = clock.monotonic_ms();
-      const quiet_ms = status === 0 ? deps.upstream_timeout_ms : deps.stream_idle_timeout_ms;
-      const idle_left_ms = last_ms + quiet_ms - now_ms;
-      const max_left_ms = started_ms + deps.stream_max_ms - now_ms;
-      const authority_left_ms = auth_exp === undefined ? Infinity : auth_exp * 1000 - clock.now_ms();
-      if (authority_left_ms <= 0) cutOff("expired", "expired_on_the_way");
-      else if (max_left_ms <= 0) cutOff("max", "upstream_timeout");
-      else if (idle_left_ms <= 0) cutOff(status === 0 ? "upstream" : "idle", "upstream_timeout");
-      else timer = setTimeout(watch, timerFor(Math.min(idle_left_ms, max_left_ms, authority_left_ms)));
-    };
-
-    const release = (): void => {
-      held.delete(release);
-      if (revokedBy(revocations, claims) !== undefined) {
-        cutOff("revoked", "revoked_on_the_way");
-        return;
-      }
-      const steps = waiting;
-      waiting = [];
-      for (const step of steps) step();
-    };
-    /** Runs `step` now, or, where the revocation state is stale, once it is fresh and this call's authority still holds. */
-    const onceFresh = (step: () => void): boolean => {
-      if (waiting.length === 0 && !stale()) {
-        step();
-        return true;
-      }
-      waiting.push(step); // bounded: the upstream is paused at the first chunk that waits
-      held.add(release);
-      held_timer ??= setTimeout(lookAtHeld, HELD_CHECK_MS);
-      return false;
-    };
-
-    const begin = (code: number, raw: readonly string[]): void => {
-      if (over) return;
-      const answer = answerHeaders(raw, place);
-      if (answer.coded) {
-        cutOff("upstream", "upstream_failed");
-        return;
-      }
-      const { headers } = answer;
-      const empty = bodiless(inbound.method, code);
-      const chunked = !answer.has_length && !empty && request.httpVersion === "1.1";
-      self_delimited = answer.has_length || chunked || empty;
-      may_trail = chunked && inbound.takes_trailers;
-      headers.push("X-Request-Id", inbound.request_id);
-      if (may_trail) headers.push("Trailer", REVOKED_TRAILER);
-      if (!request.complete) headers.push("Connection", "close"); // what is left of the request's body is not read
-      status = code;
-      try {
-        response.writeHead(code, headers);
-      } catch (error) {
-        status = 0;
-        log.warn({ err: error, request_id: inbound.request_id }, "an upstream's headers can't be passed on");
-        cutOff("upstream", "upstream_failed");
-        return;
-      }
-      if (answer.endless) streams.add(drained);
-      process.nextTick(flush); // where the first bytes came along, headers and bytes leave together
-    };
-    const flush = (): void => {
-      if (over || received) return;
-      if (!flushed) response.flushHeaders();
-      clearTimeout(timer);
-      watch();
-    };
-
-    const write = (chunk: Buffer): boolean => {
-      if (over) return false;
-      unchecked += chunk.byteLength;
-      if (unchecked >= CHECK_BYTES) {
-        unchecked = 0;
-        if (revokedBy(revocations, claims) !== undefined) {
-          cutOff("revoked", "revoked_on_the_way");
-          return false;
-        }
-      }
-      bytes += chunk.byteLength;
-      flushed = true;
-      if (response.write(chunk)) return true;
-      response.once("drain", resume);
-      return false;
-    };
-
-    const events: UpstreamEvents = {
-      onInformation(code, raw) {
-        if (over || response.headersSent || request.httpVersion !== "1.1") return;
-        if (code === 102) response.writeProcessing();
-        const links = raw.filter((_, at) => at % 2 === 1 && raw[at - 1]?.toLowerCase() === "link");
-        if (code !== 103 || links.length === 0) return;
-        try {
-          response.writeEarlyHints({ link: links });
-        } catch {
-          // Node takes fewer forms of Link than RFC 8288 has. A hint that is lost costs nothing; a call that is broken off
-          // after the upstream acted costs the caller's trust.
-        }
-      },
-      onHeaders(code, raw, go_on) {
-        resume = go_on;
-        last_ms = clock.monotonic_ms();
-        if (!over) onceFresh(() => begin(code, raw));
-      },
-      onData(chunk) {
-        if (over) return false;
-        last_ms = clock.monotonic_ms();
-        let more = false;
-        const now = onceFresh(() => {
-          more = write(chunk);
-          if (more) resume(); // it was held: go on; where nothing was, this does nothing
-        });
-        return now && more;
-      },
-      onEnd(trailers) {
-        if (over) return;
-        onceFresh(() => {
-          if (over) return;
-          received = true;
-          const passed = may_trail ? passableTrailers(trailers) : [];
-          if (passed.length > 0) response.addTrailers(passed);
-          response.end();
-        });
-      },
-      onError(failure, detail) {
-        if (over || failure === "aborted") return;
-        log.warn(
-          { request_id: inbound.request_id, resource_id: binding.resource_id, failure, detail },
-          "an upstream call failed",
-        );
-        cutOff("upstream", FAILURES[failure]);
-      },
-    };
-
-    response.on("error", () => undefined); // a write behind a close: `close` says all that matters
-    response.on("close", () => {
-      if (over) return;
-      const whole = received && response.writableFinished;
-      finish(whole ? false : "client", status === 0 ? problems.client_gone.status : status);
-      if (!whole) abort();
-    });
-    running.add(call);
-    if (inbound.expects_continue && (inbound.chunked || (inbound.content_length ?? 0) > 0)) response.writeContinue();
-    const { body, length } = outgoingBody(request, inbound, {
-      max_bytes: deps.max_request_bytes,
-      onBytes: () => {
-        last_ms = clock.monotonic_ms();
-      },
-      onTooLarge: () => cutOff("too_large", "body_too_large"),
-    });
-    if (body instanceof Readable) upload = body;
-    watch();
-    if (over) return;
-    abort = upstreams.call(
-      decision.target,
-      { method: inbound.method, path: asked, headers: requestHeaders(request, inbound, mandate, length), body },
-      events,
-    );
-    if (over) abort(); // it ended before `call` returned
-  };
-
   return {
-    pass,
+    add(call) {
+      calls.add(call);
+      timer ??= setTimeout(look, HELD_CHECK_MS);
+    },
+    remove: (call) => void calls.delete(call),
+  };
+};
+
+/** Behind the tick in which an answer began: what has come of it by then leaves now. */
+const flush = (call: ForwardedCall): void => call.flush();
+
+/**
+ * One call on its way to its upstream, and its answer on the way back. An object with methods, not a set of closures: it
+ * is made for every call, and is itself all that node:http, undici, the index and the limits hold of it.
+ */
+class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Watcher {
+  readonly claims: Decision["claims"];
+  places: RunningCall["places"] = undefined;
+  private readonly flow: Flow;
+  private readonly request: IncomingMessage;
+  private readonly response: ServerResponse;
+  private readonly decision: Decision;
+  private readonly asked: string;
+  private readonly began_ms: number;
+  private readonly started_ms: number;
+  private last_ms: number;
+  /** The outcome is in the ledger: nothing more happens for this call. */
+  private over = false;
+  /** The upstream's answer is here as a whole. */
+  private received = false;
+  /** The answer began in this very tick. */
+  private opening = false;
+  /** What came of its body in that tick. */
+  private first: Buffer | undefined = undefined;
+  private flushed = false;
+  private self_delimited = true;
+  private may_trail = false;
+  private draining = false;
+  private status = 0;
+  private bytes = 0;
+  private unchecked = 0;
+  /** What waits for a fresh revocation state. */
+  private waiting: (() => void)[] | undefined = undefined;
+  private upload: Readable | undefined = undefined;
+  private upstream_call: RunningUpstreamCall | undefined = undefined;
+  private goOn: () => void = ignore;
+
+  constructor(flow: Flow, request: IncomingMessage, response: ServerResponse, decision: Decision, began_ms: number) {
+    this.claims = decision.claims;
+    this.flow = flow;
+    this.request = request;
+    this.response = response;
+    this.decision = decision;
+    this.asked = upstreamPath(decision.upstream, decision.route.path, decision.route.query);
+    this.began_ms = began_ms;
+    this.started_ms = flow.clock.monotonic_ms();
+    this.last_ms = this.started_ms;
+  }
+
+  get max_bytes(): number {
+    return this.flow.max_request_bytes;
+  }
+
+  start(): void {
+    const { flow, request, response, decision } = this;
+    const { inbound, client } = decision;
+    response.on("error", ignore); // a write behind a close: `closed` says all that matters
+    client.whenClosed(this);
+    flow.running.add(this);
+    if (inbound.expects_continue && (inbound.chunked || (inbound.content_length ?? 0) > 0)) response.writeContinue();
+    const { body, length } = outgoingBody(request, inbound, this);
+    if (body instanceof Readable) this.upload = body;
+    flow.limits.watch(this);
+    if (this.over) return;
+    const headers = requestHeaders(request, inbound, decision.mandate, length);
+    const call = { method: inbound.method, path: this.asked, headers, body };
+    this.upstream_call = flow.upstreams.call(decision.target, call, this);
+    if (this.over) this.upstream_call.abort(); // it ended before `call` returned
+  }
+
+  private finish(cut: Cut, answered: number): void {
+    const { flow, decision } = this;
+    this.over = true;
+    this.first = undefined;
+    flow.running.remove(this);
+    flow.endless.delete(this);
+    if (this.waiting !== undefined) flow.held.remove(this);
+    this.upload?.destroy(); // a body that is still coming in has nowhere to go
+    flow.ledger.outcome(decision.inbound, decision.claims, decision.binding, {
+      decision_id: decision.decision_id,
+      status: answered,
+      bytes: this.bytes,
+      duration_ms: Math.round(flow.clock.monotonic_ms() - this.began_ms),
+      cut,
+    });
+  }
+
+  /** Ends the call for a reason of ours: with an answer where none has begun, else so that it can't look complete. */
+  private cutOff(cut: Exclude<Cut, false>, reason: Reason): void {
+    if (this.over) return;
+    const { request, response } = this;
+    const begun = response.headersSent;
+    this.finish(cut, begun ? this.status : problems[reason].status);
+    this.upstream_call?.abort();
+    if (!begun) {
+      for (const name of problems[reason].counters) this.flow.counters[name].inc();
+      refuse(request, response, reason, this.decision.inbound.request_id);
+    } else if (cut === "revoked" && this.may_trail) {
+      response.addTrailers({ [REVOKED_TRAILER]: "true" });
+      response.end();
+      const late = setTimeout(() => request.socket.destroy(), TRAILER_MS); // one that does not read is cut all the same
+      response.once("close", () => clearTimeout(late));
+    } else {
+      breakOff(request, response, this.self_delimited);
+    }
+  }
+
+  revoked(): void {
+    this.cutOff("revoked", "revoked_on_the_way");
+  }
+
+  drained(): void {
+    this.cutOff("drain", "draining");
+  }
+
+  /** The response is closed: by the client, by us, or because all of it was sent. */
+  closed(): void {
+    if (this.over) return;
+    const whole = this.received && this.response.writableFinished;
+    this.finish(whole ? false : "client", this.status === 0 ? problems.client_gone.status : this.status);
+    if (!whole) this.upstream_call?.abort();
+  }
+
+  /** Whichever limit comes first. */
+  left_ms(): number {
+    if (this.over) return Infinity;
+    const { clock, upstream_timeout_ms, stream_idle_timeout_ms, stream_max_ms } = this.flow;
+    const { auth_exp } = this.decision;
+    const now_ms = clock.monotonic_ms();
+    const idle_left_ms = this.last_ms + (this.status === 0 ? upstream_timeout_ms : stream_idle_timeout_ms) - now_ms;
+    const max_left_ms = this.started_ms + stream_max_ms - now_ms;
+    const authority_left_ms = auth_exp === undefined ? Infinity : auth_exp * 1000 - clock.now_ms();
+    if (authority_left_ms <= 0) this.cutOff("expired", "expired_on_the_way");
+    else if (max_left_ms <= 0) this.cutOff("max", "upstream_timeout");
+    else if (idle_left_ms <= 0) this.cutOff(this.status === 0 ? "upstream" : "idle", "upstream_timeout");
+    else return Math.min(idle_left_ms, max_left_ms, authority_left_ms);
+    return Infinity;
+  }
+
+  onBytes(): void {
+    this.last_ms = this.flow.clock.monotonic_ms();
+  }
+
+  onTooLarge(): void {
+    this.cutOff("too_large", "body_too_large");
+  }
+
+  /** Whether what comes of the answer must wait: the revocation state is stale, or something waits already. */
+  private mustWait(): boolean {
+    return this.waiting !== undefined || this.flow.revocations.age_ms() > REVOCATION_MAX_AGE_MS;
+  }
+
+  private wait(step: () => void): void {
+    this.waiting ??= [];
+    this.waiting.push(step); // bounded: the upstream is paused at the first chunk that waits
+    this.flow.held.add(this);
+  }
+
+  /** The state is fresh again: what waits goes on, where this call's authority still holds. */
+  release(): void {
+    const steps = this.waiting ?? [];
+    this.flow.held.remove(this);
+    this.waiting = undefined;
+    if (revokedBy(this.flow.revocations, this.claims) !== undefined) {
+      this.revoked();
+      return;
+    }
+    for (const step of steps) step();
+  }
+
+  onInformation(code: number, raw: readonly string[]): void {
+    const { request, response } = this;
+    if (this.over || response.headersSent || request.httpVersion !== "1.1") return;
+    if (code === 102) response.writeProcessing();
+    const links = raw.filter((_, at) => at % 2 === 1 && raw[at - 1]?.toLowerCase() === "link");
+    if (code !== 103 || links.length === 0) return;
+    try {
+      response.writeEarlyHints({ link: links });
+    } catch {
+      // Node takes fewer forms of Link than RFC 8288 has. A hint that is lost costs nothing; a call that is broken off
+      // after the upstream acted costs the caller's trust.
+    }
+  }
+
+  onHeaders(code: number, raw: readonly string[], goOn: () => void): void {
+    this.goOn = goOn;
+    this.last_ms = this.flow.clock.monotonic_ms();
+    if (this.over) return;
+    if (this.mustWait()) this.wait(() => this.begin(code, raw));
+    else this.begin(code, raw);
+  }
+
+  private begin(code: number, raw: readonly string[]): void {
+    if (this.over) return;
+    const { request, response } = this;
+    const { inbound, upstream, route } = this.decision;
+    const answer = answerHeaders(raw, upstream, this.asked, route.prefix);
+    if (answer.coded) {
+      this.cutOff("upstream", "upstream_failed");
+      return;
+    }
+    const { headers } = answer;
+    const empty = bodiless(inbound.method, code);
+    const chunked = !answer.has_length && !empty && request.httpVersion === "1.1";
+    this.self_delimited = answer.has_length || chunked || empty;
+    this.may_trail = chunked && inbound.takes_trailers;
+    headers.push("X-Request-Id", inbound.request_id);
+    if (this.may_trail) headers.push("Trailer", REVOKED_TRAILER);
+    if (!request.complete) headers.push("Connection", "close"); // what is left of the request's body is not read
+    this.status = code;
+    try {
+      response.writeHead(code, headers);
+    } catch (error) {
+      this.status = 0;
+      this.flow.log.warn({ err: error, request_id: inbound.request_id }, "an upstream's headers can't be passed on");
+      this.cutOff("upstream", "upstream_failed");
+      return;
+    }
+    if (answer.endless) this.flow.endless.add(this);
+    this.opening = true;
+    process.nextTick(flush, this); // where the first bytes came along, or all, headers and bytes leave together
+  }
+
+  flush(): void {
+    this.opening = false;
+    if (this.over || this.received) return;
+    if (this.first !== undefined) this.sendFirst();
+    else if (!this.flushed) this.response.flushHeaders();
+    this.flow.limits.watch(this);
+  }
+
+  onData(chunk: Buffer): boolean {
+    if (this.over) return false;
+    this.last_ms = this.flow.clock.monotonic_ms();
+    if (!this.mustWait()) return this.write(chunk);
+    this.wait(() => {
+      if (this.write(chunk)) this.goOn(); // it was held: go on
+    });
+    return false;
+  }
+
+  private write(chunk: Buffer): boolean {
+    if (this.over) return false;
+    this.unchecked += chunk.byteLength;
+    if (this.unchecked >= CHECK_BYTES) {
+      this.unchecked = 0;
+      if (revokedBy(this.flow.revocations, this.claims) !== undefined) {
+        this.revoked();
+        return false;
+      }
+    }
+    if (this.opening && !this.flushed && this.first === undefined && chunk.byteLength <= FIRST_BYTES) {
+      this.first = chunk; // undici's own no longer: it never writes to what it has handed over
+      return true;
+    }
+    if (this.first !== undefined) this.sendFirst();
+    return this.send(chunk);
+  }
+
+  private sendFirst(): void {
+    const first = this.first as Buffer;
+    this.first = undefined;
+    this.send(first);
+  }
+
+  private send(chunk: Buffer): boolean {
+    this.flushed = true;
+    this.bytes += chunk.byteLength;
+    if (this.response.write(chunk)) return true;
+    if (this.draining) return false;
+    this.draining = true;
+    this.response.once("drain", () => {
+      this.draining = false;
+      this.goOn();
+    });
+    return false;
+  }
+
+  onEnd(trailers: readonly string[]): void {
+    if (this.over) return;
+    if (this.mustWait()) this.wait(() => this.end(trailers));
+    else this.end(trailers);
+  }
+
+  private end(trailers: readonly string[]): void {
+    if (this.over) return;
+    const { response, first } = this;
+    this.received = true;
+    const passed = this.may_trail ? passableTrailers(trailers) : [];
+    if (passed.length > 0) response.addTrailers(passed);
+    if (first === undefined) {
+      response.end();
+      return;
+    }
+    this.first = undefined;
+    this.bytes += first.byteLength;
+    response.end(first);
+  }
+
+  onError(failure: UpstreamFailure, detail: string): void {
+    if (this.over || failure === "aborted") return;
+    const { inbound, binding } = this.decision;
+    this.flow.log.warn(
+      { request_id: inbound.request_id, resource_id: binding.resource_id, failure, detail },
+      "an upstream call failed",
+    );
+    this.cutOff("upstream", FAILURES[failure]);
+  }
+}
+
+export const createForwarder = (deps: ForwardDeps): Forwarder => {
+  const { revocations, clock } = deps;
+  const running = createRunningCalls<ForwardedCall>(revocations);
+  const flow: Flow = {
+    ...deps,
+    running,
+    limits: createLimits(clock, () => running.all()),
+    endless: new Set(),
+    held: createHeld(() => revocations.age_ms() > REVOCATION_MAX_AGE_MS),
+  };
+  return {
+    pass(request, response, decision, began_ms) {
+      new ForwardedCall(flow, request, response, decision, began_ms).start();
+    },
     drain() {
-      for (const end of [...streams]) end();
+      for (const call of [...flow.endless]) call.drained();
     },
     get running() {
       return running.size;

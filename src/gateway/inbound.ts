@@ -26,7 +26,7 @@ export type Inbound = {
   readonly request_id: string;
   readonly traceparent: string;
   /** What goes on to the upstream: name, value, name, value, …; hop-by-hop headers and ours are not in it. */
-  readonly headers: readonly string[];
+  readonly headers: string[];
 };
 
 type Draft = {

@@ -15,9 +15,9 @@ import type { Sts } from "../ports/sts.ts";
 import { refuse } from "./answers.ts";
 import { REVOCATION_MAX_AGE_MS, revokedBy } from "./authority.ts";
 import { createBindings } from "./bindings.ts";
+import { Caller } from "./caller.ts";
 import { createCounters } from "./counters.ts";
 import { type Decision, decide, type DenyReason } from "./decide.ts";
-import type { Client } from "./facts.ts";
 import { createForwarder } from "./forward.ts";
 import { readInbound } from "./inbound.ts";
 import { createZoneKeys } from "./keys.ts";
@@ -110,17 +110,6 @@ const createPriming = (marks: Marks, log: Log): { readonly worker: Worker; prime
   };
 };
 
-const watchClient = (response: ServerResponse): Client => {
-  let left: (() => void) | undefined;
-  response.on("close", () => left?.());
-  return {
-    gone: () => response.destroyed,
-    whenGone(callback) {
-      left = callback;
-    },
-  };
-};
-
 /**
  * The Gateway: every request is decided on (`decide.ts`), then passed to its upstream (`forward.ts`). Plain node:http, on
  * the raw request: no URL parser, no header object, no body in memory.
@@ -177,7 +166,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const began_ms = clock.monotonic_ms();
     const inbound = readInbound(request);
-    const outcome = await decision.run({ inbound, client: watchClient(response), now_ms: clock.now_ms() });
+    const outcome = await decision.run({ inbound, client: new Caller(response), now_ms: clock.now_ms() });
     if (outcome.denial !== undefined) {
       const { denial, step, facts } = outcome;
       count(denial.reason);

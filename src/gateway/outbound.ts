@@ -13,7 +13,8 @@ const addressOf = (request: IncomingMessage): string => {
 
 /**
  * What the upstream is sent: the client's headers without those that end here or speak in our name, then ours. Exactly
- * one `Authorization`; `Host` is the upstream's own and is written by the dialler.
+ * one `Authorization`; `Host` is the upstream's own and is written by the dialler. Ours are put behind the client's in
+ * the very list that was read for this call: it goes out once.
  */
 export const requestHeaders = (
   request: IncomingMessage,
@@ -21,8 +22,8 @@ export const requestHeaders = (
   mandate: string,
   length: number | undefined,
 ): string[] => {
-  const headers = [
-    ...inbound.headers,
+  const { headers, host } = inbound;
+  headers.push(
     "authorization",
     `Bearer ${mandate}`,
     "x-request-id",
@@ -33,8 +34,8 @@ export const requestHeaders = (
     addressOf(request),
     "x-forwarded-proto",
     (request.socket as Partial<TLSSocket>).encrypted === true ? "https" : "http",
-  ];
-  if (inbound.host !== "") headers.push("x-forwarded-host", inbound.host);
+  );
+  if (host !== "") headers.push("x-forwarded-host", host);
   if (length !== undefined) headers.push("content-length", String(length));
   return headers;
 };
@@ -42,14 +43,16 @@ export const requestHeaders = (
 /** A body that is here already, a body that is still coming, or none. `length`: for a body that is still coming. */
 export type Outgoing = { readonly body: Buffer | Readable | null; readonly length: number | undefined };
 
-export type Upload = { readonly max_bytes: number; readonly onBytes: () => void; readonly onTooLarge: () => void };
+const NO_BODY: Outgoing = { body: null, length: undefined };
+
+export type Upload = { readonly max_bytes: number; onBytes(): void; onTooLarge(): void };
 
 /**
  * A small body has come in whole while the call was decided on: it goes out in one piece, with its length. Any other is
  * streamed with back-pressure, and counted: past the limit the call ends before the upstream sees the end of it.
  */
 export const outgoingBody = (request: IncomingMessage, inbound: Inbound, upload: Upload): Outgoing => {
-  if (!inbound.chunked && (inbound.content_length ?? 0) === 0) return { body: null, length: undefined };
+  if (!inbound.chunked && (inbound.content_length ?? 0) === 0) return NO_BODY;
   if (request.complete && request.readableLength <= upload.max_bytes) {
     const whole = request.read() as Buffer | null;
     return { body: whole, length: undefined };
@@ -112,40 +115,43 @@ export type Answer = {
   readonly endless: boolean;
 };
 
-/** `prefix`: of the path form. `asked`: the path that the upstream was asked for. */
-export type AnswerPlace = { readonly upstream: URL; readonly asked: string; readonly prefix: string };
-
-/** The upstream's headers as the client gets them, names and order as they were. */
-export const answerHeaders = (raw: readonly string[], place: AnswerPlace): Answer => {
+/**
+ * The upstream's headers as the client gets them, names and order as they were. `asked`: the path that it was asked for.
+ * `prefix`: of the path form.
+ */
+export const answerHeaders = (raw: readonly string[], upstream: URL, asked: string, prefix: string): Answer => {
   const headers: string[] = [];
   let has_length = false;
   let coded = false;
   let endless = false;
-  let named: string[] = [];
+  let named: string[] | undefined;
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i] as string;
-    const value = raw[i + 1] as string;
+    let value = raw[i + 1] as string;
     const lower = name.toLowerCase();
     if (endsHere(lower)) {
-      if (lower === "connection")
-        named = named.concat(
-          value
-            .toLowerCase()
-            .split(",")
-            .map((token) => token.trim()),
-        );
-      if (lower === "transfer-encoding" && value.toLowerCase() !== "chunked") coded = true;
+      if (lower === "connection") named = namedIn(value, named);
+      else if (lower === "transfer-encoding" && value.toLowerCase() !== "chunked") coded = true;
       continue;
     }
     if (lower === "content-length") has_length = true;
     else if (lower === "content-type") endless = value.toLowerCase().startsWith("text/event-stream");
-    headers.push(
-      name,
-      lower === "location" ? rewriteLocation(value, place.upstream, place.asked, place.prefix) : value,
-    );
+    else if (lower === "location") value = rewriteLocation(value, upstream, asked, prefix);
+    headers.push(name, value);
   }
-  const extra = named.filter((token) => token !== "keep-alive" && token !== "close" && token !== "");
-  return { headers: extra.length === 0 ? headers : without(headers, extra), has_length, coded, endless };
+  return { headers: named === undefined ? headers : without(headers, named), has_length, coded, endless };
+};
+
+/** The headers that `Connection` names beside those that end here anyway; undefined where there are none. */
+const namedIn = (value: string, before: string[] | undefined): string[] | undefined => {
+  if (value === "keep-alive" || value === "close") return before; // what nearly every answer says
+  const named = value
+    .toLowerCase()
+    .split(",")
+    .map((token) => token.trim())
+    .filter((token) => token !== "keep-alive" && token !== "close" && token !== "");
+  if (named.length === 0) return before;
+  return before === undefined ? named : before.concat(named);
 };
 
 const without = (headers: readonly string[], named: readonly string[]): string[] => {

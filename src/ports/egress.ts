@@ -63,13 +63,18 @@ export type UpstreamEvents = {
   onError(failure: UpstreamFailure, detail: string): void;
 };
 
+/** A call that was handed over. */
+export type RunningUpstreamCall = {
+  /** Ends it; `onError("aborted")` follows where it had not ended. */
+  abort(): void;
+};
+
 /**
  * Calls checked targets, and dials the address that was checked, nothing else. TLS is verified against the target's name.
  * A call is sent at most once. No limits of time but for connecting: those are the caller's, by `abort`.
  */
 export type Upstreams = {
-  /** Returns the function that ends the call; `onError("aborted")` follows where it had not ended. */
-  call(target: EgressTarget, call: UpstreamCall, events: UpstreamEvents): () => void;
+  call(target: EgressTarget, call: UpstreamCall, events: UpstreamEvents): RunningUpstreamCall;
   /** Ends idle connections at once and running calls. */
   close(): Promise<void>;
 };

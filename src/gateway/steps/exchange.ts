@@ -103,16 +103,18 @@ const ask = (
     const { signal, cancel } = createCancel();
     const settle = (result: TokenAnswer | Denial<Refusal>): void => {
       clearTimeout(timer);
-      client.whenGone(undefined);
+      client.whenClosed(undefined);
       resolve(result);
     };
     const timer = setTimeout(() => {
       settle(deny("sts_timeout"));
       cancel();
     }, timeout_ms);
-    client.whenGone(() => {
-      settle(deny("client_gone"));
-      cancel();
+    client.whenClosed({
+      closed() {
+        settle(deny("client_gone"));
+        cancel();
+      },
     });
     sts.exchange(request, signal).then(settle, (error: unknown) => {
       const said = error instanceof Error ? error.message : String(error);

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { afterEach, describe, it } from "node:test";
 import { createEgress, createUpstreams } from "../../../src/adapters/egress/index.ts";
 import { systemClock } from "../../../src/kernel/clock.ts";
-import type { EgressTarget, UpstreamFailure, Upstreams } from "../../../src/ports/egress.ts";
+import type { EgressTarget, RunningUpstreamCall, UpstreamFailure, Upstreams } from "../../../src/ports/egress.ts";
 import { eventually } from "../../support/eventually.ts";
 
 const servers: Server[] = [];
@@ -38,9 +38,9 @@ const targetOf = async (url: string, address = "127.0.0.1"): Promise<EgressTarge
 type Result = { status?: number; headers?: readonly string[]; body: string; failure?: UpstreamFailure };
 const run = (of: Upstreams, target: EgressTarget, path = "/") => {
   const result: Result = { body: "" };
-  let abort = (): void => undefined;
+  let call: RunningUpstreamCall | undefined;
   const done = new Promise<Result>((resolve) => {
-    abort = of.call(
+    call = of.call(
       target,
       { method: "GET", path, headers: [], body: null },
       {
@@ -52,7 +52,7 @@ const run = (of: Upstreams, target: EgressTarget, path = "/") => {
       },
     );
   });
-  return { done, result, abort: () => abort() };
+  return { done, result, abort: () => call?.abort() };
 };
 
 afterEach(async () => {
