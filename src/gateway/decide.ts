@@ -1,5 +1,6 @@
 import type { Revocations } from "../domain/revocation.ts";
 import type { VerifiedTokens } from "../domain/verified-tokens.ts";
+import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import { pipeline, type ReasonOf } from "../kernel/pipeline.ts";
 import type { Egress } from "../ports/egress.ts";
@@ -38,6 +39,7 @@ export type DecideDeps = {
   readonly max_request_bytes: number;
   readonly sts_timeout_ms: number;
   readonly jti_fail_open: boolean;
+  readonly clock: Clock;
   readonly log: Log;
 };
 

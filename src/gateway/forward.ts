@@ -163,6 +163,10 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     response.on("error", ignore); // a write behind a close: `closed` says all that matters
     client.whenClosed(this);
     flow.running.add(this);
+    if (client.gone()) {
+      this.closed(); // while the mandate was marked or written down: nothing goes out any more
+      return;
+    }
     if (inbound.expects_continue && (inbound.chunked || (inbound.content_length ?? 0) > 0)) response.writeContinue();
     const { body, length } = outgoingBody(request, inbound, this);
     if (body instanceof Readable) this.upload = body;

@@ -35,6 +35,7 @@ describe("the order of the checks", () => {
       max_request_bytes: 0,
       sts_timeout_ms: 0,
       jti_fail_open: false,
+      clock: never,
       log: never,
     });
     assert.deepEqual(steps, GATEWAY_STEPS);

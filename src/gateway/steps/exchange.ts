@@ -1,9 +1,12 @@
 import type { TokenAnswer } from "../../contracts/sts.ts";
-import { createCancel } from "../../kernel/cancel.ts";
+import { Cancelling } from "../../kernel/cancel.ts";
+import type { Clock } from "../../kernel/clock.ts";
 import { type Denial, type DenialExtra, deny, load } from "../../kernel/pipeline.ts";
 import type { GatewayExchange, Sts } from "../../ports/sts.ts";
 import { StsTimeout } from "../../ports/sts.ts";
-import type { Binding, Claims, Client, Passage, Route, Start } from "../facts.ts";
+import type { Binding, Claims, Client, Passage, Route, Start, Watcher } from "../facts.ts";
+import { createLimits, type Limited, type Limits } from "../limits.ts";
+import { LinkedList, type Place } from "../linked-list.ts";
 
 type Refusal =
   | "policy_denied"
@@ -92,42 +95,84 @@ const passageOf = (answer: TokenAnswer & { ok: true }, binding: Binding): Passag
   return { mandate: body.access_token, upstream, auth_exp: body.auth_exp, decision_id: body.decision_id };
 };
 
-/** The STS's answer, or why there is none, within `timeout_ms` and for as long as somebody waits for it. */
-const ask = (
-  sts: Sts,
-  request: GatewayExchange,
-  client: Client,
-  timeout_ms: number,
-): Promise<TokenAnswer | Denial<Refusal>> =>
-  new Promise((resolve) => {
-    const { signal, cancel } = createCancel();
-    const settle = (result: TokenAnswer | Denial<Refusal>): void => {
-      clearTimeout(timer);
-      client.whenClosed(undefined);
-      resolve(result);
-    };
-    const timer = setTimeout(() => {
-      settle(deny("sts_timeout"));
-      cancel();
-    }, timeout_ms);
-    client.whenClosed({
-      closed() {
-        settle(deny("client_gone"));
-        cancel();
+type Result = Passage | Denial<Refusal>;
+
+/** What the questions that wait for their answers share. */
+type Desk = {
+  readonly sts: Sts;
+  readonly clock: Clock;
+  readonly timeout_ms: number;
+  readonly waiting: LinkedList<Question>;
+  readonly limits: Limits;
+};
+
+/** One question to the STS: until it is answered, or its time is over, or nobody waits for the answer any more. */
+class Question extends Cancelling implements Limited, Watcher {
+  private readonly desk: Desk;
+  private readonly binding: Binding;
+  private readonly client: Client;
+  private readonly until_ms: number;
+  private readonly resolve: (result: Result) => void;
+  private place: Place<Question> | undefined;
+
+  constructor(desk: Desk, binding: Binding, client: Client, resolve: (result: Result) => void) {
+    super();
+    this.desk = desk;
+    this.binding = binding;
+    this.client = client;
+    this.until_ms = desk.clock.monotonic_ms() + desk.timeout_ms;
+    this.resolve = resolve;
+    this.place = desk.waiting.put(this);
+  }
+
+  ask(request: GatewayExchange): void {
+    const { desk } = this;
+    desk.limits.watch(this);
+    this.client.whenClosed(this);
+    desk.sts.exchange(request, this).then(
+      (answer) => this.settle(answer.ok ? passageOf(answer, this.binding) : denied(answer)),
+      (error: unknown) => {
+        const said = error instanceof Error ? error.message : String(error);
+        this.settle(error instanceof StsTimeout ? deny("sts_timeout", said) : deny("sts_failed", said));
       },
-    });
-    sts.exchange(request, signal).then(settle, (error: unknown) => {
-      const said = error instanceof Error ? error.message : String(error);
-      settle(error instanceof StsTimeout ? deny("sts_timeout", said) : deny("sts_failed", said));
-    });
-  });
+    );
+  }
+
+  left_ms(): number {
+    const left_ms = this.until_ms - this.desk.clock.monotonic_ms();
+    if (left_ms > 0) return left_ms;
+    this.giveUp(deny("sts_timeout"));
+    return Infinity;
+  }
+
+  closed(): void {
+    this.giveUp(deny("client_gone"));
+  }
+
+  private giveUp(why: Denial<Refusal>): void {
+    this.settle(why);
+    this.cancel();
+  }
+
+  private settle(result: Result): void {
+    const { place } = this;
+    if (place === undefined) return;
+    this.place = undefined;
+    this.desk.waiting.take(place);
+    this.client.whenClosed(undefined);
+    this.resolve(result);
+  }
+}
 
 /**
  * An ambient token becomes a mandate for this one call, after the zone's policy said yes to it. A mandate that the agent
  * got itself goes on as it is.
  */
-export const exchange = (deps: { readonly sts: Sts; readonly sts_timeout_ms: number }) =>
-  load("exchange", async (facts: Needs): Promise<Passage | Denial<Refusal>> => {
+export const exchange = (deps: { readonly sts: Sts; readonly clock: Clock; readonly sts_timeout_ms: number }) => {
+  const { sts, clock, sts_timeout_ms: timeout_ms } = deps;
+  const waiting = new LinkedList<Question>();
+  const desk: Desk = { sts, clock, timeout_ms, waiting, limits: createLimits(clock, () => waiting.all()) };
+  return load("exchange", (facts: Needs): Result | Promise<Result> => {
     const { inbound, claims, binding, route, client, token, scope } = facts;
     if (claims.use === "per_call") {
       return { mandate: token, upstream: binding.upstream, auth_exp: claims.auth_exp, decision_id: undefined };
@@ -142,7 +187,6 @@ export const exchange = (deps: { readonly sts: Sts; readonly sts_timeout_ms: num
       request_id: inbound.request_id,
       traceparent: inbound.traceparent,
     };
-    const answer = await ask(deps.sts, request, client, deps.sts_timeout_ms);
-    if (!("ok" in answer)) return answer;
-    return answer.ok ? passageOf(answer, binding) : denied(answer);
+    return new Promise((resolve) => new Question(desk, binding, client, resolve).ask(request));
   });
+};
