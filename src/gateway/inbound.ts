@@ -29,33 +29,61 @@ export type Inbound = {
   readonly headers: string[];
 };
 
-type Draft = {
-  authorizations: string[];
-  resources: string[];
-  scopes: string[];
-  client_ids: string[];
-  unsupported: string[];
-  connection: string[];
-  lengths: string[];
-  encodings: string[];
-  expects_continue: boolean;
-  takes_trailers: boolean;
-  wants_websocket: boolean;
-  host: string;
-  request_ids: string[];
-  traceparents: string[];
-  tracestates: string[];
-};
-type Reader = (draft: Draft, value: string, name: string) => void;
+const NONE: readonly string[] = [];
 
+/** One more behind those that were there: nearly always the first. */
+const oneMore = (values: readonly string[], value: string): readonly string[] =>
+  values.length === 0 ? [value] : [...values, value];
+
+/** The head while it is read: nearly every list in it stays empty, and is one and the same then. */
+class Head implements Inbound {
+  method: string;
+  target: string;
+  authorizations = NONE;
+  resources = NONE;
+  scopes = NONE;
+  client_ids = NONE;
+  unsupported = NONE;
+  framing_fault: string | undefined = undefined;
+  content_length: number | undefined = undefined;
+  chunked = false;
+  expects_continue = false;
+  takes_trailers = false;
+  wants_websocket = false;
+  host = "";
+  request_id = "";
+  traceparent = "";
+  headers: string[] = [];
+  connection = NONE;
+  lengths = NONE;
+  encodings = NONE;
+  request_ids = NONE;
+  traceparents = NONE;
+  tracestates = NONE;
+
+  constructor(method: string, target: string) {
+    this.method = method;
+    this.target = target;
+  }
+}
+type Reader = (head: Head, value: string, name: string) => void;
+
+const goesOn: Reader = (head, value, name) => void head.headers.push(name, value);
 const drop: Reader = () => undefined;
-const notSupported: Reader = (draft, _value, name) => draft.unsupported.push(name);
+const notSupported: Reader = (head, _value, name) => void (head.unsupported = oneMore(head.unsupported, name));
 
 const tokensOf = (value: string): string[] =>
   value
     .toLowerCase()
     .split(",")
     .map((token) => token.trim());
+
+/** The headers that `Connection` names beside those that end here anyway. */
+const namedIn = (before: readonly string[], value: string): readonly string[] => {
+  if (value === "keep-alive" || value === "close") return before; // what nearly every client says
+  const named = tokensOf(value).filter((token) => token !== "keep-alive" && token !== "close" && token !== "");
+  return named.length === 0 ? before : [...before, ...named];
+};
 
 /** `trailers`, on its own or in a list, whatever weight it was given. */
 const namesTrailers = (value: string): boolean =>
@@ -66,24 +94,24 @@ const namesTrailers = (value: string): boolean =>
  * (RFC 9110, 7.6.1), and those by which a client could speak in our name.
  */
 const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
-  ["authorization", (draft, value) => draft.authorizations.push(value)],
-  ["x-caracal-resource", (draft, value) => draft.resources.push(value)],
-  ["x-caracal-scope", (draft, value) => draft.scopes.push(value)],
-  ["x-caracal-client-id", (draft, value) => draft.client_ids.push(value)],
+  ["authorization", (head, value) => void (head.authorizations = oneMore(head.authorizations, value))],
+  ["x-caracal-resource", (head, value) => void (head.resources = oneMore(head.resources, value))],
+  ["x-caracal-scope", (head, value) => void (head.scopes = oneMore(head.scopes, value))],
+  ["x-caracal-client-id", (head, value) => void (head.client_ids = oneMore(head.client_ids, value))],
   ["x-caracal-agent-session", notSupported],
   ["x-caracal-delegation-edge", notSupported],
   ["x-caracal-challenge-id", notSupported],
   ["x-caracal-challenge-response", notSupported],
-  ["connection", (draft, value) => draft.connection.push(...tokensOf(value))],
-  ["content-length", (draft, value) => draft.lengths.push(value)],
-  ["transfer-encoding", (draft, value) => draft.encodings.push(value)],
-  ["expect", (draft, value) => void (draft.expects_continue ||= value.toLowerCase() === "100-continue")],
-  ["te", (draft, value) => void (draft.takes_trailers ||= namesTrailers(value))],
-  ["upgrade", (draft, value) => void (draft.wants_websocket ||= tokensOf(value).includes("websocket"))],
-  ["host", (draft, value) => void (draft.host = value)],
-  ["x-request-id", (draft, value) => draft.request_ids.push(value)],
-  ["traceparent", (draft, value) => draft.traceparents.push(value)],
-  ["tracestate", (draft, value) => draft.tracestates.push(value)],
+  ["connection", (head, value) => void (head.connection = namedIn(head.connection, value))],
+  ["content-length", (head, value) => void (head.lengths = oneMore(head.lengths, value))],
+  ["transfer-encoding", (head, value) => void (head.encodings = oneMore(head.encodings, value))],
+  ["expect", (head, value) => void (head.expects_continue ||= value.toLowerCase() === "100-continue")],
+  ["te", (head, value) => void (head.takes_trailers ||= namesTrailers(value))],
+  ["upgrade", (head, value) => void (head.wants_websocket ||= tokensOf(value).includes("websocket"))],
+  ["host", (head, value) => void (head.host = value)],
+  ["x-request-id", (head, value) => void (head.request_ids = oneMore(head.request_ids, value))],
+  ["traceparent", (head, value) => void (head.traceparents = oneMore(head.traceparents, value))],
+  ["tracestate", (head, value) => void (head.tracestates = oneMore(head.tracestates, value))],
   ["keep-alive", drop],
   ["proxy-connection", drop],
   ["proxy-authenticate", drop],
@@ -109,6 +137,23 @@ const passesFor = (lower: string): boolean => {
   return READERS.has(dashed) || isOurs(dashed);
 };
 
+/** Spellings that were met, so that a name is taken apart once and not in every call. Anybody can make up new ones. */
+const MAX_SPELLINGS = 512;
+const MAX_SPELLING = 64;
+const spellings = new Map<string, Reader>();
+
+const readerOf = (name: string): Reader => {
+  const known = spellings.get(name);
+  if (known !== undefined) return known;
+  const lower = name.toLowerCase();
+  const reader = READERS.get(lower) ?? (isOurs(lower) || passesFor(lower) ? drop : goesOn);
+  if (name.length <= MAX_SPELLING) {
+    if (spellings.size >= MAX_SPELLINGS) spellings.clear();
+    spellings.set(name, reader);
+  }
+  return reader;
+};
+
 const withoutNamed = (headers: readonly string[], named: readonly string[]): string[] => {
   const kept: string[] = [];
   for (let i = 0; i + 1 < headers.length; i += 2) {
@@ -122,7 +167,7 @@ const withoutNamed = (headers: readonly string[], named: readonly string[]): str
  * Two readers of one message must not see two messages (request smuggling, CWE-444). Node's parser refuses both
  * lengths together already; here it does not depend on its leniency.
  */
-const framingFault = ({ lengths, encodings }: Draft, http_version: string): string | undefined => {
+const framingFault = ({ lengths, encodings }: Head, http_version: string): string | undefined => {
   if (lengths.length > 1) return "Content-Length is given more than once";
   if (encodings.length > 0 && lengths.length > 0) return "Content-Length and Transfer-Encoding are given together";
   if (encodings.length > 1 || (encodings[0] !== undefined && encodings[0].toLowerCase() !== "chunked")) {
@@ -137,55 +182,25 @@ const framingFault = ({ lengths, encodings }: Draft, http_version: string): stri
 /** Reads a request's head: one pass over its raw headers, nothing of the body. */
 export const readInbound = (request: IncomingMessage): Inbound => {
   const raw = request.rawHeaders;
-  const draft: Draft = {
-    authorizations: [],
-    resources: [],
-    scopes: [],
-    client_ids: [],
-    unsupported: [],
-    connection: [],
-    lengths: [],
-    encodings: [],
-    expects_continue: false,
-    takes_trailers: false,
-    wants_websocket: false,
-    host: "",
-    request_ids: [],
-    traceparents: [],
-    tracestates: [],
-  };
-  let headers: string[] = [];
+  const head = new Head(request.method ?? "", request.url ?? "");
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i] as string;
-    const lower = name.toLowerCase();
-    const reader = READERS.get(lower);
-    if (reader !== undefined) reader(draft, raw[i + 1] as string, name);
-    else if (!isOurs(lower) && !passesFor(lower)) headers.push(name, raw[i + 1] as string);
+    readerOf(name)(head, raw[i + 1] as string, name);
   }
-  const named = draft.connection.filter((token) => token !== "keep-alive" && token !== "close" && token !== "");
-  if (named.length > 0) headers = withoutNamed(headers, named);
+  if (head.connection.length > 0) head.headers = withoutNamed(head.headers, head.connection);
 
-  const [given_trace] = draft.traceparents;
-  const trace_kept = draft.traceparents.length === 1 && given_trace !== undefined && isTraceparent(given_trace);
-  if (trace_kept) for (const state of draft.tracestates) headers.push("tracestate", state);
-  const [length] = draft.lengths;
-  return {
-    method: request.method ?? "",
-    target: request.url ?? "",
-    authorizations: draft.authorizations,
-    resources: draft.resources,
-    scopes: draft.scopes,
-    client_ids: draft.client_ids,
-    unsupported: draft.unsupported,
-    framing_fault: framingFault(draft, request.httpVersion),
-    content_length: length === undefined ? undefined : Number(length),
-    chunked: draft.encodings.length > 0,
-    expects_continue: draft.expects_continue,
-    takes_trailers: draft.takes_trailers && request.httpVersion === "1.1",
-    wants_websocket: draft.wants_websocket,
-    host: draft.host,
-    request_id: requestIdOf(draft.request_ids.length === 1 ? draft.request_ids[0] : undefined),
-    traceparent: trace_kept ? given_trace : newTraceparent(),
-    headers,
-  };
+  const [given_trace] = head.traceparents;
+  if (head.traceparents.length === 1 && given_trace !== undefined && isTraceparent(given_trace)) {
+    head.traceparent = given_trace;
+    for (const state of head.tracestates) head.headers.push("tracestate", state);
+  } else {
+    head.traceparent = newTraceparent();
+  }
+  const [length] = head.lengths;
+  if (length !== undefined) head.content_length = Number(length);
+  head.chunked = head.encodings.length > 0;
+  if (length !== undefined || head.chunked) head.framing_fault = framingFault(head, request.httpVersion);
+  head.takes_trailers &&= request.httpVersion === "1.1";
+  head.request_id = requestIdOf(head.request_ids.length === 1 ? head.request_ids[0] : undefined);
+  return head;
 };

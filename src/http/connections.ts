@@ -60,33 +60,44 @@ export type Admission = {
   standing(socket: Socket): Standing;
 };
 
-type State = { unanswered: number; last: { readonly request: IncomingMessage; readonly response: ServerResponse } };
+/** `last`: the request that was read last, as long as it or its answer is not over. */
+type State = { unanswered: number; last: ServerResponse | undefined };
 
 export const createAdmission = (limits: Limits): Admission => {
   const states = new WeakMap<Socket, State>();
+  /** One for all responses: a closure for each would hold all that its call held. */
+  function onClose(this: ServerResponse): void {
+    const request = this.req;
+    const { socket } = request;
+    const state = states.get(socket);
+    if (state === undefined) return;
+    state.unanswered -= 1;
+    if (!request.complete) closeLater(socket, limits.unread_ms, () => request.complete);
+    else if (state.last === this) state.last = undefined; // an idle connection holds nothing of its last call
+  }
   return {
     admits(request, response) {
       const { socket } = request;
       if (socket.destroyed) return false; // broken off below; what was read with the last request still comes
-      const known = states.get(socket);
-      const state = known ?? { unanswered: 0, last: { request, response } };
-      if (known === undefined) states.set(socket, state);
+      let state = states.get(socket);
+      if (state === undefined) {
+        state = { unanswered: 0, last: undefined };
+        states.set(socket, state);
+      }
       if (state.unanswered === limits.unanswered) {
         socket.destroy();
         return false;
       }
       state.unanswered += 1;
-      state.last = { request, response };
-      response.once("close", () => {
-        state.unanswered -= 1;
-        if (!request.complete) closeLater(socket, limits.unread_ms, () => request.complete);
-      });
+      state.last = response;
+      response.on("close", onClose);
       return true;
     },
     standing(socket) {
       const state = states.get(socket);
-      if (state === undefined) return "open";
-      const { request, response } = state.last;
+      if (state?.last === undefined) return "open";
+      const { last: response } = state;
+      const request = response.req;
       if (state.unanswered === 0) return request.complete ? "open" : "answered";
       if (state.unanswered > 1 || request.complete) return "busy";
       if (!response.headersSent) return "open";

@@ -157,6 +157,12 @@ const hasOneHost = (request: IncomingMessage): boolean => {
   return hosts === 1 || (hosts === 0 && request.httpVersion === "1.0");
 };
 
+/** The request target up to its query. */
+const pathOf = (target: string): string => {
+  const at = target.indexOf("?");
+  return at === -1 ? target : target.slice(0, at);
+};
+
 const STARTING: readonly { check: string; fault: string }[] = [{ check: "serving", fault: "the process is starting" }];
 const DRAINING: readonly { check: string; fault: string }[] = [{ check: "serving", fault: "the process is draining" }];
 
@@ -172,7 +178,7 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
   let role: Role | undefined;
   let draining = false;
 
-  const own: Readonly<Record<string, (response: ServerResponse) => Promise<void>>> = {
+  const pages: Readonly<Record<string, (response: ServerResponse) => Promise<void>>> = {
     "/health": async (response) =>
       sendJson(response, 200, { "cache-control": "no-store" }, { status: "ok", role: options.name }),
     "/ready": async (response) => {
@@ -194,6 +200,7 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
       response.end(text);
     },
   };
+  const own = new Map(Object.entries(pages));
 
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     if (!admission.admits(request, response)) return;
@@ -204,8 +211,9 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
       sendProblem(response, fault, requestIdOf(request.headers["x-request-id"]));
       return;
     }
-    const path = (request.url ?? "").split("?", 1)[0] ?? "";
-    const page = Object.hasOwn(own, path) && role?.owns?.(request) !== true ? own[path] : undefined;
+    const path = pathOf(request.url ?? "");
+    const found = own.get(path);
+    const page = found !== undefined && role?.owns?.(request) !== true ? found : undefined;
     if (page === undefined && role !== undefined) {
       role.handle(request, response);
       return;
