@@ -13,7 +13,9 @@ export class Caller implements Client {
   }
 
   gone(): boolean {
-    return this.response.destroyed;
+    const { response } = this;
+    // Behind another answer on the same connection a response has no socket yet, and is not told that it was closed.
+    return response.destroyed || response.req.socket.destroyed;
   }
 
   whenClosed(watcher: Watcher | undefined): void {

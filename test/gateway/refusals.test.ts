@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import type { TokenAnswer } from "../../src/contracts/sts.ts";
 import type { Cancellation } from "../../src/kernel/cancel.ts";
 import { signToken } from "../../src/domain/token.ts";
 import { decide } from "../../src/gateway/decide.ts";
-import { StsTimeout } from "../../src/ports/sts.ts";
+import { type GatewayExchange, StsTimeout } from "../../src/ports/sts.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
 import { eventually } from "../support/eventually.ts";
 import { createRig, keyPair, openRaw, requestText, RESOURCE, type Rig, ZONE } from "./rig.ts";
@@ -417,6 +418,26 @@ describe("the STS's word", () => {
     assert.equal(rig.seen.length, reached);
   });
 
+  it("lets nothing through for a caller that has gone and whose answer waited behind another", async () => {
+    const answers: ((answer: TokenAnswer) => void)[] = [];
+    const refused = await rig.metric("requests_denied");
+    rig.sts.answer = () => new Promise((resolve) => answers.push(resolve));
+    rig.upstream(() => undefined);
+    const reached = rig.seen.length;
+    const raw = await openRaw(rig.port);
+    const text = requestText("GET /", { Authorization: `Bearer ${rig.ambient()}`, "X-Caracal-Resource": RESOURCE });
+    raw.write(text + text);
+    await eventually(() => answers.length === 2);
+    answers[0]?.(rig.allow({ resource: RESOURCE } as GatewayExchange));
+    await eventually(() => rig.seen.length === reached + 1);
+    raw.destroy();
+    await eventually(() => rig.outcomes().some(({ cut }) => cut === "client"));
+    answers[1]?.(rig.allow({ resource: RESOURCE } as GatewayExchange));
+    await eventually(async () => (await rig.metric("requests_denied")) === refused + 1);
+    assert.equal(rig.seen.length, reached + 1);
+    rig.upstream((_request, response) => response.end("hello"));
+  });
+
   it("is asked again about a token whose session was revoked while it spoke: the call is refused", async () => {
     rig.sts.answer = (request) => {
       rig.mark("session", "s-raced");
@@ -459,6 +480,30 @@ describe("a mandate that an agent got itself", () => {
         assert.equal(answer.status, 401);
         assert.equal(((await answer.json()) as { reason: string }).reason, "mandate_may_be_used");
       }
+    } finally {
+      await rig.close();
+    }
+  });
+
+  it("reaches no upstream when its caller went away while it was marked", async () => {
+    let marked = (): void => undefined;
+    const marks = {
+      prime: async () => undefined,
+      once: () => new Promise<"marked">((resolve) => (marked = () => resolve("marked"))),
+    };
+    const rig = await createRig({ marks });
+    try {
+      const raw = await openRaw(rig.port);
+      const before = marked;
+      raw.write(requestText("GET /", { Authorization: `Bearer ${rig.mandate()}`, "X-Caracal-Resource": RESOURCE }));
+      await eventually(() => marked !== before);
+      raw.destroy();
+      await eventually(() => new Promise((done) => rig.connections((count) => done(count === 0))));
+      marked();
+      await eventually(() => rig.outcomes().length === 1);
+      assert.equal(rig.outcomes()[0]?.cut, "client");
+      assert.equal(rig.seen.length, 0);
+      assert.equal(await rig.metric("calls_running"), 0);
     } finally {
       await rig.close();
     }

@@ -244,6 +244,7 @@ export const createRig = async (options: RigOptions = {}) => {
         },
       });
     },
+    connections: (counted: (count: number) => void) => server.getConnections((_error, count) => counted(count)),
     metric: async (name: string): Promise<number> => {
       const line = (await metrics.text()).split("\n").find((text) => text.startsWith(`${name} `));
       assert.ok(line !== undefined, `there is a metric ${name}`);

@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { beforeEach, describe, it } from "node:test";
+import type { Claims } from "../../src/domain/token.ts";
+import { createRunningCalls, type RunningCall, type RunningCalls } from "../../src/gateway/calls.ts";
+import { handRevocations } from "./rig.ts";
+
+type Counted = RunningCall & { told: number };
+
+describe("the index of running calls", () => {
+  let hand: ReturnType<typeof handRevocations>;
+  let calls: RunningCalls<Counted>;
+  /** As the forwarder does: a call that is told leaves the index at once. */
+  const begin = (sid: string, more: Partial<Claims> = {}): Counted => {
+    const call: Counted = {
+      claims: { zone_id: "zone-1", sid, ...more } as Claims,
+      places: undefined,
+      told: 0,
+      revoked() {
+        this.told += 1;
+        calls.remove(this);
+      },
+    };
+    calls.add(call);
+    return call;
+  };
+  beforeEach(() => {
+    hand = handRevocations();
+    calls = createRunningCalls(hand.revocations);
+  });
+
+  it("tells each call of what was revoked, once, and no other", () => {
+    const of_one = [begin("s-1"), begin("s-1"), begin("s-1")];
+    const of_edge = begin("s-2", { delegation_edge_id: "e-1", agent_session_id: "a-1" });
+    const other = begin("s-3");
+    const ended = begin("s-1");
+    calls.remove(ended);
+    calls.remove(ended);
+    assert.equal(calls.size, 5);
+    hand.revoke("session", "s-1");
+    hand.revoke("session", "s-1");
+    hand.revoke("delegation_edge", "e-1");
+    assert.deepEqual(
+      [...of_one, of_edge, other, ended].map(({ told }) => told),
+      [1, 1, 1, 1, 0, 0],
+    );
+    assert.deepEqual(calls.all(), [other]);
+  });
+
+  it("does not take an id of one kind for one of another", () => {
+    const call = begin("same", { grant_id: "same" });
+    hand.revoke("agent_session", "same");
+    assert.equal(call.told, 0);
+    hand.revoke("grant", "same");
+    assert.equal(call.told, 1);
+    assert.equal(calls.size, 0);
+  });
+
+  it("asks all of them at a snapshot", () => {
+    const one = begin("s-1");
+    const two = begin("s-2");
+    hand.snapshot("session", "s-2");
+    assert.deepEqual([one.told, two.told], [0, 1]);
+  });
+
+  it("finds the calls of a session that comes back after thousands of others", () => {
+    for (let round = 0; round < 3; round += 1) {
+      for (let at = 0; at < 3_000; at += 1) calls.remove(begin(`s-${at}`));
+      const call = begin("s-7");
+      for (let at = 0; at < 3_000; at += 1) if (at !== 7) calls.remove(begin(`t-${round}-${at}`));
+      const again = begin("s-7");
+      calls.remove(call);
+      assert.deepEqual(calls.all(), [again]);
+      calls.remove(again);
+    }
+    const last = begin("s-7");
+    hand.revoke("session", "s-7");
+    assert.equal(last.told, 1);
+  });
+});
