@@ -1,3 +1,5 @@
+import { constant, isConstant, jsonText } from "../kernel/json-text.ts";
+
 /**
  * What a policy is asked and what its answer means. The members of a policy set are evaluated apart (modules of one
  * package, each with a `default result`, do not compile together) and combined here.
@@ -152,7 +154,87 @@ export const buildPolicyInput = (facts: PolicyFacts): PolicyInput => {
   };
 };
 
-/** What one evaluation came to. `units`: the steps that it spent. `error` is for the log: it never leaves. */
+/** What of an input's text belongs to an application as it proved itself. */
+type PrincipalText = {
+  readonly zone_id: string;
+  readonly credential_type: CredentialType;
+  readonly agent_session_id: string | null;
+  readonly text: string;
+};
+/** By the application's own object, and only while it can't change: a zone that is read again has others. */
+const principals = new WeakMap<object, PrincipalText>();
+
+const principalText = (facts: PolicyFacts): string => {
+  const { application, zone_id, credential_type } = facts;
+  const agent_session_id = facts.agent_session_id ?? null;
+  const known = principals.get(application);
+  if (
+    known !== undefined &&
+    known.zone_id === zone_id &&
+    known.credential_type === credential_type &&
+    known.agent_session_id === agent_session_id
+  ) {
+    return known.text;
+  }
+  const { id, traits } = application;
+  const text = JSON.stringify({ type: "Application", id, zone_id, credential_type, traits, agent_session_id });
+  if (isConstant(application)) principals.set(application, { zone_id, credential_type, agent_session_id, text });
+  return text;
+};
+
+/** By the resource's own object, as above. */
+const resources = new WeakMap<object, string>();
+
+const resourceText = (resource: PolicyFacts["resource"]): string => {
+  const known = resources.get(resource);
+  if (known !== undefined) return known;
+  const { id, identifier, scopes } = resource;
+  const text = JSON.stringify({ type: "Resource", id, identifier, scopes });
+  if (isConstant(resource)) resources.set(resource, text);
+  return text;
+};
+
+/** The members of the input that tell the time; many calls are of one millisecond. */
+let time_ms = Number.NaN;
+let time_text = "";
+const timeText = (now_ms: number): string => {
+  if (now_ms === time_ms) return time_text;
+  const now = new Date(now_ms);
+  const weekday = WEEKDAYS[now.getUTCDay()] as Weekday;
+  const unix_s = Math.floor(now_ms / 1000);
+  time_text = `"now":"${now.toISOString()}","time":{"unix_s":${unix_s},"weekday":"${weekday}","hour":${now.getUTCHours()},"minute":${now.getUTCMinutes()}}`;
+  time_ms = now_ms;
+  return time_text;
+};
+
+const textOrNull = (text: string | undefined): string => (text === undefined ? "null" : JSON.stringify(text));
+const objectOrNull = (value: object | undefined): string => (value === undefined ? "null" : jsonText(value));
+
+/**
+ * `JSON.stringify(buildPolicyInput(facts))`, to the letter, out of parts: most of an input is the same for every call of an
+ * application, of a resource or of a token, and is written once for each of them (a test holds the two together).
+ */
+export const policyInputText = (facts: PolicyFacts): string => {
+  const { method, path, delegation_edge } = facts;
+  const session_id = textOrNull(facts.session_id);
+  const call = `${method === undefined ? "" : `,"method":${JSON.stringify(method)}`}${path === undefined ? "" : `,"path":${JSON.stringify(path)}`}`;
+  return (
+    `{"principal":${principalText(facts)},"resource":${resourceText(facts.resource)},` +
+    `"action":{"id":"TokenExchange","use":"${facts.use}"${call}},` +
+    `"session":${facts.session_id === undefined ? "null" : `{"id":${session_id}}`},` +
+    `"delegation_edge":${objectOrNull(delegation_edge)},` +
+    `"context":{"actor_claims":${objectOrNull(facts.actor_claims)},"subject_claims":${objectOrNull(facts.subject_claims)},` +
+    `"trace_id":${textOrNull(facts.trace_id)},"session_id":${session_id},` +
+    `"agent_session_id":${textOrNull(facts.agent_session_id)},"delegation_edge_id":${textOrNull(delegation_edge?.id)},` +
+    `"challenge_resolved":${facts.challenge_resolved ?? false},"requested_scopes":${jsonText(facts.requested_scopes)},` +
+    `${timeText(facts.now_ms)}}}`
+  );
+};
+
+/**
+ * What one evaluation came to. `units`: the steps that it spent. `error` is for the log: it never leaves. `result` may be
+ * shared by evaluations that came to the same: it is frozen then.
+ */
 export type Evaluation =
   | { readonly status: "result"; readonly result: unknown; readonly units: number }
   | { readonly status: "budget_exceeded"; readonly units: number }
@@ -160,9 +242,9 @@ export type Evaluation =
 
 /**
  * One loaded module. Synchronous and bounded in steps and memory: it never holds the event loop longer than its budget.
- * `input_json`: the input as JSON text in UTF-8, made once for all members of a set. Never throws.
+ * `input_json`: the input as JSON text, made once for all members of a set. Never throws.
  */
-export type Evaluator = { evaluate(input_json: ArrayBuffer): Evaluation };
+export type Evaluator = { evaluate(input_json: string): Evaluation };
 
 /** What became of one member of a set. `not_loaded`: its module could not be had. */
 export type MemberResult = { readonly version_id: string } & (
@@ -266,12 +348,31 @@ const verdictOf = (answers: readonly Answer[], decision: "allow" | "deny"): Poli
     : { decision, reason: "policy_denied", evaluation_status, determining_policies, diagnostics };
 };
 
+/** Verdicts of sets of one member, by what that member said, where this can't change any more. */
+const verdicts = new WeakMap<object, PolicyVerdict>();
+
+/** As `combine`, read once where the only member of a set gives the very result that it gave before. */
+const combineOne = (member: MemberResult): PolicyVerdict => {
+  const result = member.status === "result" ? member.result : undefined;
+  if (typeof result !== "object" || result === null) return combineAll([member]);
+  const known = verdicts.get(result);
+  if (known !== undefined) return known;
+  const verdict = combineAll([member]);
+  if (isConstant(result)) verdicts.set(result, constant(verdict));
+  return verdict;
+};
+
 /**
  * The members' results → the set's verdict. A member that did not answer denies for all (what it would have denied is not
  * known): quarantined, then out of budget, then missing, failed or not `complete`. Else an explicit deny (one that names a
  * determining policy or a diagnostic) wins over everything, then an allow; silence is a deny.
  */
 export const combine = (members: readonly MemberResult[]): PolicyVerdict => {
+  const [only] = members;
+  return only !== undefined && members.length === 1 ? combineOne(only) : combineAll(members);
+};
+
+const combineAll = (members: readonly MemberResult[]): PolicyVerdict => {
   if (members.some((member) => member.status === "quarantined")) return refusal("policy_quarantined");
   if (members.some((member) => member.status === "budget_exceeded")) return refusal("policy_budget_exceeded");
   const answers: Answer[] = [];

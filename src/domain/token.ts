@@ -162,15 +162,21 @@ const headerOf = (kid: string): string => {
   return made;
 };
 
-/** Signs with `node:crypto` in place: ten times as fast as WebCrypto for ES256. Throws where the result is too long. */
-export const signToken = (key: KeyObject, kid: string, claims: Claims): string => {
-  const signed = `${headerOf(kid)}.${Buffer.from(JSON.stringify(claims)).toString("base64url")}`;
-  const signature = signBytes("sha256", Buffer.from(signed), { key, dsaEncoding: "ieee-p1363" });
+/**
+ * Signs claims that are JSON text already, with `node:crypto` in place: ten times as fast as WebCrypto for ES256. Throws
+ * where the result is too long.
+ */
+export const signPayload = (key: KeyObject, kid: string, payload_json: string): string => {
+  const signed = `${headerOf(kid)}.${Buffer.from(payload_json).toString("base64url")}`;
+  const signature = signBytes("sha256", Buffer.from(signed, "latin1"), { key, dsaEncoding: "ieee-p1363" });
   const token = `${signed}.${signature.toString("base64url")}`;
   if (token.length > MAX_TOKEN_BYTES)
     throw new RangeError(`the token would have ${token.length} bytes; ${MAX_TOKEN_BYTES} are the most`);
   return token;
 };
+
+export const signToken = (key: KeyObject, kid: string, claims: Claims): string =>
+  signPayload(key, kid, JSON.stringify(claims));
 
 /** A public key as it stands in a JWKS (RFC 7517). */
 export const JwkSchema = v.object({

@@ -83,6 +83,7 @@ export const exchange = (ports: PipelinePorts) =>
       set_refusal: undefined,
       judged: undefined,
       claims: undefined,
+      payload: undefined,
       signer: undefined,
       access_token: undefined,
       decision_id: undefined,

@@ -46,6 +46,8 @@ export type Facts = Start & {
   readonly set_refusal: PolicyVerdict | undefined;
   readonly granted: readonly Judged[];
   readonly claims: Claims;
+  /** The claims as JSON text: what is measured is what is signed. */
+  readonly payload: string;
   readonly signer: { readonly kid: string; readonly key: KeyObject };
   readonly access_token: string;
   readonly decision_id: string;

@@ -50,6 +50,7 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
       judged: undefined,
       granted: undefined,
       claims: undefined,
+      payload: undefined,
       signer: undefined,
       session: undefined,
       access_token: undefined,

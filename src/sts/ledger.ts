@@ -1,4 +1,7 @@
-import type { AuditDraft } from "../domain/audit-event.ts";
+import type { AuditDraft, AuditEvent } from "../domain/audit-event.ts";
+import type { SetEvaluation } from "../domain/policy-evaluation.ts";
+import type { Claims } from "../domain/token.ts";
+import { jsonText } from "../kernel/json-text.ts";
 import type { Denial } from "../kernel/pipeline.ts";
 import type { Facts, Judged, Start } from "./facts.ts";
 
@@ -10,86 +13,92 @@ export type Decided = Start & Pick<Facts, "application" | "claims" | "judged"> &
 /** Inputs of all resources together; an event must fit into an entry of the stream with others. */
 const MAX_INPUT_CHARS = 192 * 1024;
 
-type Verdicts = Pick<AuditDraft, "evaluation_status" | "determining_policies_json" | "diagnostics_json">;
-type Policy = Pick<AuditDraft, "policy_set_id" | "policy_set_version_id" | "manifest_sha">;
+/** Of a text that a caller chose. */
+const MAX_TEXT = 4_096;
 
-const NO_VERDICTS: Verdicts = {};
-const NO_POLICY: Policy = {};
+type Verdicts = Pick<AuditEvent, "evaluation_status" | "determining_policies_json" | "diagnostics_json">;
 
-/** JSON text of all statements, each once. A verdict's own list holds each once already. */
-const union = (lists: readonly (readonly unknown[])[]): string => {
-  const [only] = lists;
-  if (only !== undefined && lists.length === 1) return JSON.stringify(only);
-  return `[${[...new Set(lists.flat().map((one) => JSON.stringify(one)))].join(",")}]`;
-};
+const NO_VERDICTS: Verdicts = { evaluation_status: null, determining_policies_json: null, diagnostics_json: null };
 
+/** JSON text of all statements, each once. */
+const union = (lists: readonly (readonly unknown[])[]): string =>
+  `[${[...new Set(lists.flat().map((one) => JSON.stringify(one)))].join(",")}]`;
+
+/** A verdict's own list holds each statement once already. */
 const verdictsOf = (facts: Partial<Facts>): Verdicts => {
-  const verdicts =
-    facts.set_refusal === undefined ? (facts.judged ?? []).map((one) => one.evaluation) : [facts.set_refusal];
-  if (verdicts.length === 0) return NO_VERDICTS;
+  const { set_refusal, judged = [] } = facts;
+  const [first] = judged;
+  const only = set_refusal ?? (judged.length === 1 ? first?.evaluation.verdict : undefined);
+  if (only !== undefined) {
+    return {
+      evaluation_status: only.evaluation_status,
+      determining_policies_json: jsonText(only.determining_policies),
+      diagnostics_json: jsonText(only.diagnostics),
+    };
+  }
+  if (first === undefined) return NO_VERDICTS;
+  const verdicts = judged.map((one) => one.evaluation.verdict);
   const failed = verdicts.find((verdict) => verdict.evaluation_status !== "complete");
   return {
-    evaluation_status: (failed ?? verdicts[0])?.evaluation_status ?? null,
+    evaluation_status: (failed ?? first.evaluation.verdict).evaluation_status,
     determining_policies_json: union(verdicts.map((verdict) => verdict.determining_policies)),
     diagnostics_json: union(verdicts.map((verdict) => verdict.diagnostics)),
   };
 };
 
+/** What a verdict of several said on its own account; that of the only one stands in the event's fields. */
+const verdictText = ({ verdict }: SetEvaluation): string =>
+  `"evaluation_status":"${verdict.evaluation_status}","determining_policies":${jsonText(verdict.determining_policies)},"diagnostics":${jsonText(verdict.diagnostics)},`;
+
 /** Each evaluation with the very input that policy saw, so that it can be judged again. */
 const evaluationsText = (judged: readonly Judged[]): string => {
   let left = MAX_INPUT_CHARS;
   const texts = judged.map(({ resource, scopes, evaluation }) => {
-    const { decision, evaluation_status, determining_policies, diagnostics, units, input_json } = evaluation;
-    const head = {
-      resource_id: resource.id,
-      scopes,
-      decision,
-      evaluation_status,
-      determining_policies,
-      diagnostics,
-      units,
-    };
+    const { verdict, units, input_json } = evaluation;
     left -= input_json.length;
     // Past the bound the input's hash would help nobody: the ids of resource, set version and session remain.
-    return `${JSON.stringify(head).slice(0, -1)},"input":${left >= 0 ? input_json : '"too large to keep"'}}`;
+    const input =
+      left >= 0
+        ? `"input":${input_json}`
+        : `"resource_id":${JSON.stringify(resource.id)},"scopes":${jsonText(scopes)},"input":"too large to keep"`;
+    return `{"decision":"${verdict.decision}",${judged.length === 1 ? "" : verdictText(evaluation)}"units":${units},${input}}`;
   });
   return `[${texts.join(",")}]`;
 };
 
-const policyOf = (facts: Partial<Facts>): Policy => {
+const policyOf = (facts: Partial<Facts>) => {
   const policy = facts.zone?.policy;
-  return policy?.state !== "active" || facts.judged === undefined ? NO_POLICY : policy;
+  return policy?.state !== "active" || facts.judged === undefined ? undefined : policy;
 };
 
-/** What both kinds of decision say of the policy: fields by name, since a spread in mid-object costs more than all of them. */
-const judgedBy = (facts: Partial<Facts>): Verdicts & Policy => {
-  const { policy_set_id, policy_set_version_id, manifest_sha } = policyOf(facts);
-  const { evaluation_status, determining_policies_json, diagnostics_json } = verdictsOf(facts);
-  return {
-    policy_set_id: policy_set_id ?? null,
-    policy_set_version_id: policy_set_version_id ?? null,
-    manifest_sha: manifest_sha ?? null,
-    evaluation_status: evaluation_status ?? null,
-    determining_policies_json: determining_policies_json ?? null,
-    diagnostics_json: diagnostics_json ?? null,
-  };
-};
+/** What was asked for, as far as it is not in an input that policy saw. */
+const requestOf = ({ request, credential_type, trace_id }: Start & Partial<Facts>) => ({
+  caller: request.caller.kind,
+  credential_type,
+  grant_type: request.grant_type,
+  requested_resources: request.resources.slice(0, 17).map((one) => one.slice(0, 512)),
+  requested_scope: request.scope?.slice(0, MAX_TEXT),
+  method: request.method?.slice(0, 64),
+  path: request.path?.slice(0, MAX_TEXT),
+  trace_id,
+});
 
-/** The text of `metadata_json`, in one fixed order. No token, no secret: what came of them is here, not they themselves. */
-const metadataOf = (facts: Start & Partial<Facts>, outcome: object): string => {
-  const { request } = facts;
-  const head = JSON.stringify({
-    ...outcome,
-    caller: request.caller.kind,
-    credential_type: facts.credential_type ?? null,
-    grant_type: request.grant_type,
-    requested_resources: request.resources.slice(0, 17).map((one) => one.slice(0, 512)),
-    requested_scope: request.scope?.slice(0, 4096) ?? null,
-    method: request.method?.slice(0, 64) ?? null,
-    path: request.path?.slice(0, 4096) ?? null,
-    trace_id: facts.trace_id ?? null,
-  });
-  return `${head.slice(0, -1)},"evaluations":${evaluationsText(facts.judged ?? [])}}`;
+/**
+ * The text of `metadata_json`. No token, no secret: what came of them is here, not they themselves. `head`: JSON text of
+ * its first members. What the event's own fields say is not said again, nor, where the one question of an exchange was put
+ * to policy, what its input says: who called and how, resource, method, path, scopes, session and trace.
+ */
+const metadataOf = (event_type: EventType, facts: Start & Partial<Facts>, head: string): string => {
+  const { judged = [] } = facts;
+  const evaluations = `"evaluations":${evaluationsText(judged)}`;
+  if (event_type === "token.exchange" && judged.length === 1) {
+    const scope =
+      facts.request.scope === undefined
+        ? ""
+        : `"requested_scope":${JSON.stringify(facts.request.scope.slice(0, MAX_TEXT))},`;
+    return `{${head},${scope}${evaluations}}`;
+  }
+  return `{${head},${JSON.stringify(requestOf(facts)).slice(1, -1)},${evaluations}}`;
 };
 
 /** One resource has its id in the event; several have theirs in the evaluations. */
@@ -99,21 +108,48 @@ const resourceOf = (facts: Partial<Facts>): string | null => {
   return only !== undefined && another === undefined ? only.id : null;
 };
 
-export const allowDraft = (event_type: EventType, facts: Decided): AuditDraft => {
-  const { claims } = facts;
-  const { jti, use, exp, scope, target, sid, sub } = claims;
+/** Fields by name, all of them, in one place: a spread in mid-object costs more than the rest of an event. */
+const draftOf = (
+  event_type: EventType,
+  facts: Start & Partial<Facts>,
+  is: Pick<AuditEvent, "decision" | "zone_id" | "client_id" | "subject" | "session_id">,
+  head: string,
+): AuditDraft => {
+  const policy = policyOf(facts);
+  const verdicts = verdictsOf(facts);
   return {
-    ...judgedBy(facts),
-    zone_id: claims.zone_id,
+    zone_id: is.zone_id,
     event_type,
     request_id: facts.request_id,
-    decision: "allow",
-    client_id: claims.client_id,
-    subject: sub,
-    session_id: sid,
+    decision: is.decision,
+    client_id: is.client_id,
+    subject: is.subject,
+    session_id: is.session_id,
     resource_id: resourceOf(facts),
-    metadata_json: metadataOf(facts, { reason: "allowed", jti, use, exp, scope, target, via: claims.via ?? null }),
+    policy_set_id: policy?.policy_set_id ?? null,
+    policy_set_version_id: policy?.policy_set_version_id ?? null,
+    manifest_sha: policy?.manifest_sha ?? null,
+    evaluation_status: verdicts.evaluation_status,
+    determining_policies_json: verdicts.determining_policies_json,
+    diagnostics_json: verdicts.diagnostics_json,
+    metadata_json: metadataOf(event_type, facts, head),
   };
+};
+
+/** The scope of a mandate is the one that policy was asked about, and its target that resource; an ambient token's are chosen. */
+const issuedText = (event_type: EventType, { jti, exp, scope, target }: Claims): string =>
+  `"reason":"allowed","jti":${JSON.stringify(jti)},"exp":${exp}${event_type === "token.exchange" ? "" : `,"scope":${JSON.stringify(scope)},"target":${JSON.stringify(target)}`}`;
+
+export const allowDraft = (event_type: EventType, facts: Decided): AuditDraft => {
+  const { claims } = facts;
+  const is = {
+    decision: "allow",
+    zone_id: claims.zone_id,
+    client_id: claims.client_id,
+    subject: claims.sub,
+    session_id: claims.sid,
+  } as const;
+  return draftOf(event_type, facts, is, issuedText(event_type, claims));
 };
 
 /**
@@ -125,15 +161,14 @@ export const denyDraft = (
   facts: Start & Partial<Facts> & Pick<Facts, "application">,
   step: string,
   denial: Denial,
-): AuditDraft => ({
-  ...judgedBy(facts),
-  zone_id: facts.request.zone_id,
-  event_type,
-  request_id: facts.request_id,
-  decision: "deny",
-  client_id: facts.application.id,
-  subject: facts.subject?.sub ?? (event_type === "token.issue" ? facts.application.id : null),
-  session_id: facts.subject?.sid ?? null,
-  resource_id: resourceOf(facts),
-  metadata_json: metadataOf(facts, { reason: denial.reason, step, detail: denial.detail ?? null }),
-});
+): AuditDraft => {
+  const is = {
+    decision: "deny",
+    zone_id: facts.request.zone_id,
+    client_id: facts.application.id,
+    subject: facts.subject?.sub ?? (event_type === "token.issue" ? facts.application.id : null),
+    session_id: facts.subject?.sid ?? null,
+  } as const;
+  const { reason, detail } = denial;
+  return draftOf(event_type, facts, is, JSON.stringify({ reason, step, detail }).slice(1, -1));
+};

@@ -1,6 +1,7 @@
 import { type Claims, type DecodedToken, decodeToken, type VerifyFailure, verifyToken } from "../domain/token.ts";
 import { createVerifiedTokens } from "../domain/verified-tokens.ts";
 import type { Clock } from "../kernel/clock.ts";
+import { constant } from "../kernel/json-text.ts";
 import type { ZoneKeys } from "./snapshot.ts";
 
 /** A subject token: verified before, or only well-formed as yet. */
@@ -49,7 +50,8 @@ export const createPresentedTokens = (
       const key = zone.keys.verifying.get(decoded.kid);
       if (key === undefined) return "unknown_key";
       const claims = verifyToken(decoded, key, { issuer_url, key_zone_id: zone.zone_id, now_ms });
-      if (typeof claims === "object") remembered.set(presented.token, claims, zone.keys.version);
+      if (typeof claims === "string") return claims;
+      remembered.set(presented.token, constant(claims), zone.keys.version); // constant: so is their text as policy input
       return claims;
     },
   };

@@ -6,6 +6,7 @@ import type { SetMember } from "../domain/policy-evaluation.ts";
 import { type Jwk, JwkSchema, publicKeyOf } from "../domain/token.ts";
 import type { Clock } from "../kernel/clock.ts";
 import { isUuid } from "../kernel/ids.ts";
+import { constant } from "../kernel/json-text.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Database } from "../ports/database.ts";
 import type { PolicyEngine } from "../ports/policy.ts";
@@ -70,7 +71,7 @@ export type ZoneKeys = {
   readonly version: number;
 };
 
-/** All that a decision needs to know of a zone, as of one moment. */
+/** All that a decision needs to know of a zone, as of one moment. Applications and resources are frozen through and through. */
 export type ZoneSnapshot = {
   readonly zone_id: string;
   readonly applications: ReadonlyMap<string, Application>;
@@ -225,14 +226,14 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
       applications: new Map(
         row.applications.map((application) => [
           application.id,
-          {
+          constant({
             ...application,
             secret_hash: application.secret_hash ?? undefined,
             rate_limit_per_minute: application.rate_limit_per_minute ?? undefined,
-          },
+          }),
         ]),
       ),
-      resources: new Map(row.resources.map((resource) => [resource.identifier, resource])),
+      resources: new Map(row.resources.map((resource) => [resource.identifier, constant(resource)])),
       keys: keysOf(row.keys, held.peek(zone_id)?.snapshot.keys),
       policy: await policyOf(zone_id, row.active),
     };

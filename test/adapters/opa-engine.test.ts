@@ -4,7 +4,8 @@ import * as fc from "fast-check";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { instantiate } from "../../src/adapters/opa/instance.ts";
 import { meter } from "../../src/adapters/opa/meter.ts";
-import { MAX_POLICY_INPUT_BYTES, POLICY_ENTRYPOINT } from "../../src/domain/policy.ts";
+import { MAX_POLICY_INPUT_BYTES } from "../../src/domain/policy.ts";
+import { isConstant } from "../../src/kernel/json-text.ts";
 import { compiled, encode, facts, inputOf, policy, unmetered } from "./opa-fixtures.ts";
 
 const BUDGET = 50_000;
@@ -29,6 +30,28 @@ describe("the policy engine", () => {
     assert.ok(first.units > 0 && first.units < BUDGET / 10);
   });
 
+  it("shares a result that it gave before, frozen, and tells results apart", async () => {
+    const evaluator = await load(`x := {"decision": input.action.method, "list": [input.action.method]}`);
+    const resultFor = (method: string): unknown => {
+      const evaluation = evaluator.evaluate(inputOf({ method }));
+      return evaluation.status === "result" ? evaluation.result : undefined;
+    };
+    const [get, post] = [resultFor("GET"), resultFor("POST")];
+    assert.deepEqual(
+      [get, post],
+      [
+        { decision: "GET", list: ["GET"] },
+        { decision: "POST", list: ["POST"] },
+      ],
+    );
+    assert.equal(resultFor("GET"), get);
+    assert.ok(isConstant(get) && isConstant(post));
+    for (let i = 0; i < 200; i += 1) assert.deepEqual(resultFor(`M${i}`), { decision: `M${i}`, list: [`M${i}`] });
+    assert.deepEqual(resultFor("GET"), get);
+    const long = "é".repeat(3_000);
+    assert.deepEqual(resultFor(long), { decision: long, list: [long] });
+  });
+
   it("charges the policy for what it does, not the caller's input for its length", async () => {
     const evaluator = await load(`x := input.action.method`);
     const short = evaluator.evaluate(inputOf());
@@ -50,7 +73,7 @@ describe("the policy engine", () => {
       `[${'"",'.repeat(15_000)}1]`,
     ];
     for (const json of dear) {
-      const evaluation = evaluator.evaluate(new TextEncoder().encode(json).buffer);
+      const evaluation = evaluator.evaluate(json);
       assert.equal(evaluation.status, "result", `${json.slice(0, 20)}: ${JSON.stringify(evaluation)}`);
     }
   });
@@ -58,7 +81,7 @@ describe("the policy engine", () => {
   it("fails, and lives on, on an input that is too long, too deep or no JSON", async () => {
     const evaluator = await load(`x := input.a`);
     for (const json of [`"${"a".repeat(MAX_POLICY_INPUT_BYTES)}"`, "[".repeat(60_000), "{", "", "\0", `{"a": 01}`]) {
-      assert.notEqual(evaluator.evaluate(new TextEncoder().encode(json).buffer).status, "budget_exceeded");
+      assert.notEqual(evaluator.evaluate(json).status, "budget_exceeded");
     }
     const after = evaluator.evaluate(encode({ a: 7 }));
     assert.equal(after.status === "result" && after.result, 7);
@@ -164,11 +187,13 @@ describe("an instance over ten thousand evaluations", () => {
   it("neither grows nor mixes up what it was asked before", async () => {
     const module = await WebAssembly.compile((await compiled(policy(body))).wasm);
     const instance = instantiate(module, 64);
-    const entrypoint = instance.policy.entrypoints[POLICY_ENTRYPOINT] as number;
     const ask = (text: string, pattern: string, prefix: string): unknown => {
       instance.counter.value = 2_000_000;
-      return (instance.policy.evaluate(encode({ text, pattern, prefix }), entrypoint) as { result: unknown }[])[0]
-        ?.result;
+      const json = encode({ text, pattern, prefix });
+      const set = JSON.parse(instance.evaluate(instance.readInput(json, Buffer.byteLength(json)))) as {
+        result: unknown;
+      }[];
+      return set[0]?.result;
     };
     const word = fc.stringMatching(/^[a-c]{1,5}$/);
     const questions = fc.sample(

@@ -52,12 +52,11 @@ export const facts: PolicyFacts = {
   subject_claims: { sub: "0193fd10-0000-7000-8000-000000000002", scope: "demo.read demo.write", target: [] },
 };
 
-/** JSON text in UTF-8, as evaluators take it. */
-export const encode = (input: unknown): ArrayBuffer => new TextEncoder().encode(JSON.stringify(input)).buffer;
+/** JSON text, as evaluators take it. */
+export const encode = (input: unknown): string => JSON.stringify(input);
 
 /** The input of the usual facts, but for those that are given. */
-export const inputOf = (some: Partial<PolicyFacts> = {}): ArrayBuffer =>
-  encode(buildPolicyInput({ ...facts, ...some }));
+export const inputOf = (some: Partial<PolicyFacts> = {}): string => encode(buildPolicyInput({ ...facts, ...some }));
 
 /** A policy whose answer is one value of a body. */
 export const policy = (body: string): string => `package caracal.authz\n\nresult := x if { ${body} }\n`;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
-import { buildPolicyInput, type Evaluator, type PolicyFacts } from "../../src/domain/policy.ts";
+import type { Evaluator, PolicyFacts } from "../../src/domain/policy.ts";
 import { evaluateSet, setLimits } from "../../src/domain/policy-evaluation.ts";
 import { createQuarantine } from "../../src/domain/policy-quarantine.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
@@ -29,18 +29,18 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
     const members = await Promise.all(
       names.map(async (name) => ({ version_id: name, evaluator: await template(name) })),
     );
-    const evaluation = evaluateSet(
+    const { verdict, units } = evaluateSet(
       members,
-      buildPolicyInput({ ...facts, ...some }),
+      { ...facts, ...some },
       createQuarantine({ clock: systemClock }),
       setLimits(50_000),
     );
-    assert.equal(evaluation.evaluation_status, "complete", JSON.stringify(evaluation));
-    assert.ok(evaluation.units < (BUDGET / 10) * names.length, `${evaluation.units} units`);
+    assert.equal(verdict.evaluation_status, "complete", JSON.stringify(verdict));
+    assert.ok(units < (BUDGET / 10) * names.length, `${units} units`);
     return {
-      decision: evaluation.decision,
-      policies: evaluation.determining_policies,
-      diagnostics: evaluation.diagnostics,
+      decision: verdict.decision,
+      policies: verdict.determining_policies,
+      diagnostics: verdict.diagnostics,
     };
   };
 

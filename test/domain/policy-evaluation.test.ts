@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { buildPolicyInput, type Evaluation, type Evaluator, MAX_POLICY_PATH_BYTES } from "../../src/domain/policy.ts";
+import {
+  buildPolicyInput,
+  type Evaluation,
+  type Evaluator,
+  MAX_POLICY_PATH_BYTES,
+  type PolicyFacts,
+} from "../../src/domain/policy.ts";
 import { evaluateSet, setLimits, type SetMember } from "../../src/domain/policy-evaluation.ts";
 import { createQuarantine } from "../../src/domain/policy-quarantine.ts";
 
@@ -26,7 +32,7 @@ const member = (
   return { version_id, calls: () => calls, evaluator: { evaluate: () => ((calls += 1), evaluation) } };
 };
 
-const input = buildPolicyInput({
+const facts: PolicyFacts = {
   zone_id: "z",
   application: { id: "a", traits: [] },
   credential_type: "client_secret",
@@ -36,19 +42,19 @@ const input = buildPolicyInput({
   now_ms: 0,
   method: "GET",
   path: "/",
-});
+};
 
 describe("evaluating a set", () => {
   it("adds up the units and gives the input's text for the ledger", () => {
     const evaluation = evaluateSet(
       [member("a", allowing), member("b", allowing)],
-      input,
+      facts,
       createQuarantine({ clock: manualClock() }),
       LIMITS,
     );
     assert.deepEqual(
-      [evaluation.decision, evaluation.units, JSON.parse(evaluation.input_json)],
-      ["allow", 2000, input],
+      [evaluation.verdict.decision, evaluation.units, JSON.parse(evaluation.input_json)],
+      ["allow", 2000, buildPolicyInput(facts)],
     );
   });
 
@@ -56,12 +62,12 @@ describe("evaluating a set", () => {
     const loaded = member("a", allowing);
     const evaluation = evaluateSet(
       [loaded, { version_id: "b", evaluator: undefined }],
-      input,
+      facts,
       createQuarantine({ clock: manualClock() }),
       LIMITS,
     );
     assert.deepEqual(
-      [evaluation.decision, evaluation.evaluation_status, loaded.calls()],
+      [evaluation.verdict.decision, evaluation.verdict.evaluation_status, loaded.calls()],
       ["deny", "policy_set_incomplete", 0],
     );
     assert.deepEqual(evaluation.faults, [{ version_id: "b", error: "the module is not loaded" }]);
@@ -71,12 +77,12 @@ describe("evaluating a set", () => {
     const last = member("b", allowing);
     const evaluation = evaluateSet(
       [member("a", overrun), last],
-      input,
+      facts,
       createQuarantine({ clock: manualClock() }),
       LIMITS,
     );
     assert.deepEqual(
-      [evaluation.decision, evaluation.evaluation_status, last.calls()],
+      [evaluation.verdict.decision, evaluation.verdict.evaluation_status, last.calls()],
       ["deny", "policy_budget_exceeded", 0],
     );
   });
@@ -91,7 +97,7 @@ describe("evaluating a set", () => {
     ];
     for (let round = 0; round < 3; round += 1) {
       assert.equal(
-        evaluateSet(members, input, quarantine, { units_max: 100_000 }).evaluation_status,
+        evaluateSet(members, facts, quarantine, { units_max: 100_000 }).verdict.evaluation_status,
         "policy_budget_exceeded",
       );
     }
@@ -105,7 +111,7 @@ describe("evaluating a set", () => {
     const clock = manualClock();
     const quarantine = createQuarantine({ clock });
     const dear = member("a", overrun);
-    const evaluate = () => evaluateSet([dear], input, quarantine, LIMITS).evaluation_status;
+    const evaluate = () => evaluateSet([dear], facts, quarantine, LIMITS).verdict.evaluation_status;
     assert.deepEqual(
       [evaluate(), evaluate(), evaluate()],
       Array.from({ length: 3 }, () => "policy_budget_exceeded"),
@@ -130,13 +136,10 @@ describe("evaluating a set", () => {
   it("keeps an agent from quarantining its zone's policy with what it sends", () => {
     const quarantine = createQuarantine({ clock: manualClock() });
     const asked = member("a", allowing);
-    const long = { ...input, action: { ...input.action, path: `/${"a".repeat(MAX_POLICY_PATH_BYTES)}` } };
-    const wide = {
-      ...input,
-      context: { ...input.context, requested_scopes: Array.from({ length: 256 }, () => "s".repeat(256)) },
-    };
+    const long = { ...facts, path: `/${"a".repeat(MAX_POLICY_PATH_BYTES)}` };
+    const wide = { ...facts, requested_scopes: Array.from({ length: 256 }, () => "s".repeat(256)) };
     for (const dear of [long, wide]) {
-      assert.equal(evaluateSet([asked], dear, quarantine, LIMITS).evaluation_status, "policy_input_too_large");
+      assert.equal(evaluateSet([asked], dear, quarantine, LIMITS).verdict.evaluation_status, "policy_input_too_large");
     }
     assert.deepEqual([asked.calls(), quarantine.holds("a")], [0, false]);
   });

@@ -8,8 +8,10 @@ import {
   MAX_STATEMENTS,
   type MemberResult,
   type PolicyFacts,
+  policyInputText,
   refusal,
 } from "../../src/domain/policy.ts";
+import { constant } from "../../src/kernel/json-text.ts";
 
 const facts: PolicyFacts = {
   zone_id: "z",
@@ -68,7 +70,106 @@ describe("the policy's input", () => {
   });
 });
 
+/** Ids as they are, and every text that a caller could send in their place. */
+const text = fc.oneof(
+  fc.uuid(),
+  fc.string(),
+  fc.string({ unit: "binary" }),
+  fc.constantFrom("\ud800", "\u2028", '"\\/', "\0"),
+);
+const texts = fc.array(text, { maxLength: 4 });
+const perhaps = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });
+const edge = fc.record({
+  id: text,
+  source_session_id: text,
+  target_session_id: text,
+  issuer_application_id: text,
+  receiver_application_id: text,
+  resource_id: fc.option(text),
+  scopes: texts,
+  edge_version: fc.nat(),
+  path: texts,
+  graph_epoch: fc.nat(),
+  constraints_json: fc.jsonValue(),
+});
+const claims = fc.dictionary(text, fc.oneof(text, texts, fc.nat(), fc.jsonValue()));
+
+describe("the text of the policy's input", () => {
+  // Few applications, resources and tokens and many calls of each: what is remembered of one must not show in another.
+  const applications = fc.sample(fc.record({ id: text, traits: texts }), { numRuns: 4, seed: 1 });
+  const resources = fc.sample(fc.record({ id: text, identifier: text, scopes: texts }), { numRuns: 4, seed: 2 });
+  const tokens = fc.sample(claims, { numRuns: 4, seed: 3 });
+  const one = <T extends object>(known: readonly T[], fresh: fc.Arbitrary<T>): fc.Arbitrary<T> =>
+    fc.oneof(
+      fc.constantFrom(...known.map((value) => constant(structuredClone(value)))),
+      fc.constantFrom(...known),
+      fresh,
+    );
+
+  const anyFacts: fc.Arbitrary<PolicyFacts> = fc.record(
+    {
+      zone_id: fc.oneof(fc.constantFrom("z1", "z2"), text),
+      application: one(applications, fc.record({ id: text, traits: texts })),
+      credential_type: fc.constantFrom("client_secret", "ambient_token"),
+      resource: one(resources, fc.record({ id: text, identifier: text, scopes: texts })),
+      use: fc.constantFrom("ambient", "per_call"),
+      requested_scopes: fc.oneof(
+        texts,
+        texts.map((scopes) => constant(scopes)),
+      ),
+      now_ms: fc.oneof(fc.constantFrom(facts.now_ms, 0), fc.integer({ min: -1e12, max: 8e12 })),
+      method: perhaps(text),
+      path: perhaps(text),
+      session_id: perhaps(text),
+      agent_session_id: perhaps(text),
+      delegation_edge: perhaps(edge),
+      subject_claims: perhaps(one(tokens, claims)),
+      actor_claims: perhaps(claims),
+      trace_id: perhaps(text),
+      challenge_resolved: perhaps(fc.boolean()),
+    },
+    {
+      requiredKeys: ["zone_id", "application", "credential_type", "resource", "use", "requested_scopes", "now_ms"],
+    },
+  );
+
+  it("is what JSON.stringify makes of the input, to the letter, whatever was asked before", () => {
+    fc.assert(
+      fc.property(fc.array(anyFacts, { minLength: 1, maxLength: 6 }), (asked) => {
+        for (const one_asked of [...asked, ...asked.toReversed()]) {
+          assert.equal(policyInputText(one_asked), JSON.stringify(buildPolicyInput(one_asked)));
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("follows an application or a resource that is not frozen, and so may change", () => {
+    const application = { id: "a", traits: ["t"] };
+    const resource = { id: "r", identifier: "resource://r", scopes: ["r.read"] };
+    const before = policyInputText({ ...facts, application, resource });
+    application.traits.push("u");
+    resource.scopes.push("r.write");
+    const after = policyInputText({ ...facts, application, resource });
+    assert.notEqual(after, before);
+    assert.equal(after, JSON.stringify(buildPolicyInput({ ...facts, application, resource })));
+  });
+});
+
 describe("the verdict of a set", () => {
+  it("is the same for a result that is remembered as for one that is not, and can't be changed then", () => {
+    const result = { decision: "allow", evaluation_status: "complete", determining_policies: ["p"], diagnostics: [] };
+    const fresh = combine([answer(structuredClone(result))]);
+    const frozen = answer(constant(structuredClone(result)));
+    assert.deepEqual([combine([frozen]), combine([frozen])], [fresh, fresh]);
+    assert.throws(() => Object.assign(combine([frozen]), { decision: "deny" }), TypeError);
+    assert.equal(combine([frozen, explicit]).decision, "deny");
+    const open = structuredClone(result);
+    assert.equal(combine([answer(open)]).decision, "allow");
+    open.decision = "deny";
+    assert.equal(combine([answer(open)]).decision, "deny");
+  });
+
   it("is an allow where one allows and no other objects", () => {
     const verdict = combine([silent, allow, silent]);
     assert.deepEqual(verdict, {

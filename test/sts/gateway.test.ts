@@ -181,7 +181,18 @@ describe("the Gateway's own calls", () => {
     });
     assert.equal(answer.status, 200);
     const [event] = await f.eventsOf("req:1");
-    assert.equal((JSON.parse(event?.metadata_json ?? "{}") as { trace_id: string }).trace_id, trace);
+    const { evaluations } = JSON.parse(event?.metadata_json ?? "{}") as {
+      evaluations: { input: { context: { trace_id: string } } }[];
+    };
+    assert.equal(evaluations[0]?.input.context.trace_id, trace);
+    const refused = formOf({ resource: "resource://nothing" });
+    await send(refused, {
+      ...headersFor({ body: refused }),
+      "x-request-id": "req:2",
+      traceparent: `00-${trace}-b7ad6b7169203331-01`,
+    });
+    const [unasked] = await f.eventsOf("req:2"); // no input of a policy has it then
+    assert.equal((JSON.parse(unasked?.metadata_json ?? "{}") as { trace_id: string }).trace_id, trace);
   });
 
   it("need the agent's token, and the Gateway's signature alone", async () => {

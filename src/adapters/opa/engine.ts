@@ -1,4 +1,5 @@
-import { type Evaluation, type Evaluator, MAX_POLICY_INPUT_BYTES, POLICY_ENTRYPOINT } from "../../domain/policy.ts";
+import { type Evaluation, type Evaluator, MAX_POLICY_INPUT_BYTES } from "../../domain/policy.ts";
+import { constant } from "../../kernel/json-text.ts";
 import type { PolicyEngine } from "../../ports/policy.ts";
 import { checkModule, instantiate, OutOfMemory, type PolicyInstance } from "./instance.ts";
 
@@ -30,6 +31,24 @@ const resultOf = (set: unknown): unknown => {
   return typeof first === "object" && first !== null && "result" in first ? first.result : undefined;
 };
 
+/** Most policies give one of a few answers: so many of each are read once, and shared. */
+const MAX_RESULTS = 64;
+const MAX_RESULT_CHARS = 2_048;
+
+/** Reads result sets. What is remembered is frozen through and through: many evaluations hold the same value. */
+const createResultReader = (): ((json: string) => unknown) => {
+  const read = new Map<string, unknown>();
+  return (json) => {
+    const known = read.get(json);
+    if (known !== undefined) return known;
+    const result = resultOf(JSON.parse(json));
+    if (result === undefined || json.length > MAX_RESULT_CHARS) return result;
+    if (read.size >= MAX_RESULTS) read.clear();
+    read.set(json, constant(result));
+    return result;
+  };
+};
+
 /**
  * Evaluates stored modules in this thread. The caller's input has an allowance of its own, by its length, so that a long input
  * does not eat the policy's budget; the steps that the policy takes, and those that write its answer out, are its own.
@@ -57,24 +76,23 @@ export const createPolicyEngine = (options: PolicyEngineOptions): PolicyEngine =
     }
   };
 
-  const evaluate = (module: WebAssembly.Module, input_json: ArrayBuffer): Evaluation => {
-    if (input_json.byteLength > MAX_POLICY_INPUT_BYTES)
-      return { status: "failed", error: "the input is too long", units: 0 };
+  const evaluate = (module: WebAssembly.Module, read: (json: string) => unknown, input_json: string): Evaluation => {
+    const input_bytes = Buffer.byteLength(input_json);
+    if (input_bytes > MAX_POLICY_INPUT_BYTES) return { status: "failed", error: "the input is too long", units: 0 };
     let instance: PolicyInstance;
     try {
       instance = acquire(module);
     } catch (error) {
       return { status: "failed", error: messageOf(error), units: 0 };
     }
-    const { counter, policy } = instance;
+    const { counter } = instance;
     let begun = false;
-    instance.onBegin = () => {
+    try {
+      counter.value = READ_UNITS + READ_UNITS_PER_BYTE * input_bytes;
+      const context = instance.readInput(input_json, input_bytes);
       begun = true;
       counter.value = budget_units;
-    };
-    counter.value = READ_UNITS + READ_UNITS_PER_BYTE * input_json.byteLength;
-    try {
-      const result = resultOf(policy.evaluate(input_json, policy.entrypoints[POLICY_ENTRYPOINT] ?? 0));
+      const result = read(instance.evaluate(context));
       const units = budget_units - counter.value;
       release(module, instance);
       return { status: "result", result, units };
@@ -91,12 +109,11 @@ export const createPolicyEngine = (options: PolicyEngineOptions): PolicyEngine =
       const module = await WebAssembly.compile(wasm);
       checkModule(module);
       const instance = instantiate(module, pages_max);
-      if (!(POLICY_ENTRYPOINT in instance.policy.entrypoints))
-        throw new Error(`the module has no entrypoint ${POLICY_ENTRYPOINT}`);
       const foreign = instance.builtins.find((name) => name !== "sprintf");
       if (foreign !== undefined) throw new Error(`the module calls ${foreign}, which runs outside of its budget`);
       release(module, instance);
-      return { evaluate: (input_json) => evaluate(module, input_json) };
+      const read = createResultReader();
+      return { evaluate: (input_json) => evaluate(module, read, input_json) };
     },
   };
 };

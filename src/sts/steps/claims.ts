@@ -36,7 +36,7 @@ export const mandateClaims = (issuer_url: string) =>
         auth_exp: f.session.expires_at_s,
       };
       if (f.request.caller.kind === "gateway") claims.via = "gateway";
-      return { claims };
+      return { claims, payload: JSON.stringify(claims) };
     },
   );
 
@@ -66,7 +66,7 @@ export const ambientClaims = (issuer_url: string) =>
         sub_type: "application",
         target: f.granted.map((one) => one.resource.identifier),
       };
-      return { claims };
+      return { claims, payload: JSON.stringify(claims) };
     },
   );
 
@@ -74,7 +74,7 @@ export const ambientClaims = (issuer_url: string) =>
 const ENVELOPE_BYTES = 256;
 
 /** Asked before anything is written: no verifier reads a longer token. */
-export const tokenSize = check("token_size", (f: Pick<Facts, "claims">) => {
-  const bytes = Math.ceil((Buffer.byteLength(JSON.stringify(f.claims)) * 4) / 3) + ENVELOPE_BYTES;
+export const tokenSize = check("token_size", (f: Pick<Facts, "payload">) => {
+  const bytes = Math.ceil((Buffer.byteLength(f.payload) * 4) / 3) + ENVELOPE_BYTES;
   return bytes <= MAX_TOKEN_BYTES ? undefined : deny("token_too_long", `${bytes} bytes`);
 });

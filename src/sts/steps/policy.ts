@@ -1,4 +1,4 @@
-import { buildPolicyInput, type PolicyReason, type PolicyVerdict, refusal } from "../../domain/policy.ts";
+import { type PolicyReason, type PolicyVerdict, refusal } from "../../domain/policy.ts";
 import { evaluateSet, type SetLimits } from "../../domain/policy-evaluation.ts";
 import type { Quarantine } from "../../domain/policy-quarantine.ts";
 import { intersect } from "../../domain/scopes.ts";
@@ -34,7 +34,7 @@ const refusalOf = (policy: ZonePolicy): PolicyVerdict | undefined => {
 
 const judge = (ports: PolicyPorts, f: Asks, question: Question): Judged => {
   const members = f.zone.policy.state === "active" ? f.zone.policy.members : [];
-  const input = buildPolicyInput({
+  const facts = {
     zone_id: f.zone.zone_id,
     application: f.application,
     credential_type: f.credential_type,
@@ -47,8 +47,8 @@ const judge = (ports: PolicyPorts, f: Asks, question: Question): Judged => {
     session_id: question.session_id,
     subject_claims: question.subject_claims,
     trace_id: f.trace_id,
-  });
-  const evaluation = evaluateSet(members, input, ports.quarantine, ports.set_limits);
+  };
+  const evaluation = evaluateSet(members, facts, ports.quarantine, ports.set_limits);
   ports.onEvaluation(evaluation.units);
   for (const fault of evaluation.faults)
     ports.log.warn({ zone_id: f.zone.zone_id, ...fault }, "a policy could not be evaluated");
@@ -104,14 +104,14 @@ const denialOf = (verdicts: readonly PolicyVerdict[]): Denial<PolicyReason> => {
 /** Only an allow is an allow. */
 export const policyAllows = check("policy_allows", (f: Pick<Facts, "judged" | "set_refusal">) => {
   if (f.set_refusal !== undefined) return denialOf([f.set_refusal]);
-  const allowed = f.judged.length === 1 && f.judged.every((one) => one.evaluation.decision === "allow");
-  return allowed ? undefined : denialOf(f.judged.map((one) => one.evaluation));
+  const allowed = f.judged.length === 1 && f.judged.every((one) => one.evaluation.verdict.decision === "allow");
+  return allowed ? undefined : denialOf(f.judged.map((one) => one.evaluation.verdict));
 });
 
 /** An ambient token is issued for the allowed part of what it names; where nothing of it is allowed, not at all. */
 export const policyAllowsSome = load("policy_allows", (f: Pick<Facts, "judged" | "set_refusal" | "resources">) => {
   if (f.set_refusal !== undefined) return denialOf([f.set_refusal]);
-  const granted = f.judged.filter((one) => one.evaluation.decision === "allow");
-  if (f.resources.length > 0 && granted.length === 0) return denialOf(f.judged.map((one) => one.evaluation));
+  const granted = f.judged.filter((one) => one.evaluation.verdict.decision === "allow");
+  if (f.resources.length > 0 && granted.length === 0) return denialOf(f.judged.map((one) => one.evaluation.verdict));
   return { granted };
 });
