@@ -13,17 +13,50 @@ export type Metrics = {
   readonly registry: Registry;
 };
 
-/** `include`: metrics of the whole process, such as round trips and statements, shown on every role's page. */
+const positive = (by: number): number => {
+  if (!(by >= 0)) throw new RangeError(`a counter does not count by ${by}`);
+  return by;
+};
+
+/**
+ * Counters are added up here and told to prom-client when somebody reads them: it hashes labels at each count, which a
+ * call of ours does several times. `include`: metrics of the whole process, such as round trips and statements, shown on every role's page. */
 export const createMetrics = (...include: readonly Metrics[]): Metrics => {
   const registry = new Registry();
   const all = [registry, ...include.map((other) => other.registry)];
   const registers = [registry];
   return {
     registry,
-    counter: (name, help) => new Counter({ name, help, registers }),
-    counterBy: (name, help, label) => {
-      const counter = new Counter({ name, help, labelNames: [label], registers });
-      return { inc: (value, by = 1) => counter.labels(value).inc(by) };
+    counter(name, help) {
+      let counted = 0;
+      new Counter({
+        name,
+        help,
+        registers,
+        collect() {
+          this.inc(counted);
+          counted = 0;
+        },
+      });
+      return {
+        inc(by = 1) {
+          counted += positive(by);
+        },
+      };
+    },
+    counterBy(name, help, label) {
+      const counted = new Map<string, number>();
+      new Counter({
+        name,
+        help,
+        labelNames: [label],
+        registers,
+        collect() {
+          for (const [value, by] of counted) this.labels(value).inc(by);
+          counted.clear();
+        },
+      });
+      return { inc: (value, by = 1) => void counted.set(value, (counted.get(value) ?? 0) + positive(by)) };
     },
     gauge: (name, help, read) =>
       new Gauge({

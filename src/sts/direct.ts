@@ -50,8 +50,8 @@ const orUnavailable = async <T>(work: Promise<T>): Promise<T> => {
 
 /** The STS for a Gateway of the same process: the same pipeline, with no HTTP between and nothing to sign. */
 export const createDirect = (tokens: TokenEndpoint, state: PublicState, clock: Clock): Sts => ({
-  async exchange(exchange, signal) {
-    if (signal.aborted) throw gaveUp(signal);
+  exchange(exchange, signal) {
+    if (signal.aborted) return Promise.reject(gaveUp(signal));
     const trace_id = exchange.traceparent.split("-")[1];
     const start = { request: requestOf(exchange), request_id: exchange.request_id, trace_id, now_ms: clock.now_ms() };
     return unlessAborted(tokens.answer(start), signal);

@@ -16,15 +16,16 @@ export type SigningKeys = {
 };
 
 export const createSigningKeys = (kek: Keyring, clock: Clock): SigningKeys => {
-  const opened = new LRUCache<string, { key: KeyObject; opened_ms: number }>({ max: MAX_KEYS });
+  const opened = new LRUCache<string, { key: KeyObject; sealed_private: string; opened_ms: number }>({ max: MAX_KEYS });
   const over = (opened_ms: number): boolean => clock.monotonic_ms() - opened_ms >= OPEN_MS;
   return {
     open(zone_id, kid, sealed_private) {
-      const place = `${zone_id}/${kid}/${sealed_private}`; // sealed anew under another KEK: another entry
+      const place = `${zone_id}/${kid}`;
       const found = opened.get(place);
-      if (found !== undefined && !over(found.opened_ms)) return found.key;
+      // Sealed anew, under another KEK: it must open under ours again.
+      if (found !== undefined && found.sealed_private === sealed_private && !over(found.opened_ms)) return found.key;
       const key = openZoneKey(kek, zone_id, kid, sealed_private);
-      opened.set(place, { key, opened_ms: clock.monotonic_ms() });
+      opened.set(place, { key, sealed_private, opened_ms: clock.monotonic_ms() });
       return key;
     },
     sweep() {

@@ -109,36 +109,32 @@ export const createTokenEndpoint = (
     return refusalOf(denial, facts.request_id);
   };
 
-  const run = async (start: Start): Promise<TokenAnswer> => {
-    const kind = kindOf(start.request);
-    if (kind === "exchange") {
-      const outcome = await pipelines.exchange.run(start);
-      if (outcome.denial !== undefined)
-        return refused("token.exchange", { ...outcome.facts, ...start }, outcome.step, outcome.denial);
-      counts.issued("per_call");
-      return { ok: true, body: responseOf(outcome.facts) };
-    }
-    const outcome = await pipelines.issue.run(start);
-    if (outcome.denial !== undefined)
-      return refused("token.issue", { ...outcome.facts, ...start }, outcome.step, outcome.denial);
-    counts.issued("ambient");
-    return { ok: true, body: responseOf(outcome.facts) };
+  /** An unforeseen end is nobody's fault outside, and nothing of it is told there. */
+  const failed = (error: unknown, request_id: string): Refused => {
+    counts.failed();
+    log.error({ err: error, request_id }, "a token request failed unexpectedly");
+    const description = "The request failed for a reason on our side. The log has it under this requestId.";
+    return { ok: false, status: 500, body: errorBody("internal_error", description, "internal_error", request_id) };
   };
 
   return {
     steps: { issue: pipelines.issue.steps, exchange: pipelines.exchange.steps },
     async answer(start) {
       try {
-        return await run(start);
+        if (kindOf(start.request) === "exchange") {
+          const outcome = await pipelines.exchange.run(start);
+          if (outcome.denial !== undefined)
+            return refused("token.exchange", { ...outcome.facts, ...start }, outcome.step, outcome.denial);
+          counts.issued("per_call");
+          return { ok: true, body: responseOf(outcome.facts) };
+        }
+        const outcome = await pipelines.issue.run(start);
+        if (outcome.denial !== undefined)
+          return refused("token.issue", { ...outcome.facts, ...start }, outcome.step, outcome.denial);
+        counts.issued("ambient");
+        return { ok: true, body: responseOf(outcome.facts) };
       } catch (error) {
-        counts.failed();
-        log.error({ err: error, request_id: start.request_id }, "a token request failed unexpectedly");
-        const description = "The request failed for a reason on our side. The log has it under this requestId.";
-        return {
-          ok: false,
-          status: 500,
-          body: errorBody("internal_error", description, "internal_error", start.request_id),
-        };
+        return failed(error, start.request_id);
       }
     },
     refuse(fault, request_id) {
