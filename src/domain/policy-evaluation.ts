@@ -39,7 +39,6 @@ const isLonger = (text: string, bytes: number): boolean =>
   text.length * BYTES_PER_CHAR > bytes && Buffer.byteLength(text) > bytes;
 
 type Faults = SetEvaluation["faults"];
-const NO_FAULTS: Faults = [];
 
 /**
  * Evaluates every member on the input of these facts and combines the answers. Synchronous, and stops at the first member
@@ -53,7 +52,7 @@ export const evaluateSet = (
   limits: SetLimits,
 ): SetEvaluation => {
   const input_json = policyInputText(facts);
-  const refused = (reason: Parameters<typeof refusal>[0], units = 0, faults = NO_FAULTS): SetEvaluation => ({
+  const refused = (reason: Parameters<typeof refusal>[0], units = 0, faults: Faults = []): SetEvaluation => ({
     verdict: refusal(reason),
     units,
     input_json,
@@ -61,8 +60,11 @@ export const evaluateSet = (
   });
   if (members.some((member) => member.evaluator === undefined)) {
     const missing = members.filter((member) => member.evaluator === undefined);
-    const faults = missing.map(({ version_id }) => ({ version_id, error: "the module is not loaded" }));
-    return refused("policy_set_incomplete", 0, faults);
+    return refused(
+      "policy_set_incomplete",
+      0,
+      missing.map(({ version_id }) => ({ version_id, error: "the module is not loaded" })),
+    );
   }
   if (members.some((member) => quarantine.holds(member.version_id))) return refused("policy_quarantined");
   if (isLonger(input_json, MAX_POLICY_INPUT_BYTES) || isLonger(facts.path ?? "", MAX_POLICY_PATH_BYTES)) {
@@ -70,14 +72,14 @@ export const evaluateSet = (
   }
 
   const results: MemberResult[] = [];
-  let faults = NO_FAULTS;
+  const faults: { version_id: string; error: string }[] = [];
   let units = 0;
   for (const { version_id, evaluator } of members) {
     if (evaluator === undefined) break; // seen above
     const evaluation = evaluator.evaluate(input_json);
     results.push(memberResult(evaluation, version_id));
     units += evaluation.units;
-    if (evaluation.status === "failed") faults = [...faults, { version_id, error: evaluation.error }];
+    if (evaluation.status === "failed") faults.push({ version_id, error: evaluation.error });
     if (evaluation.status === "budget_exceeded") {
       quarantine.overran(version_id);
       break;

@@ -20,7 +20,9 @@ const positive = (by: number): number => {
 
 /**
  * Counters are added up here and told to prom-client when somebody reads them: it hashes labels at each count, which a
- * call of ours does several times. `include`: metrics of the whole process, such as round trips and statements, shown on every role's page. */
+ * call of ours does several times. `include`: metrics of the whole process, such as round trips and statements, shown on
+ * every role's page.
+ */
 export const createMetrics = (...include: readonly Metrics[]): Metrics => {
   const registry = new Registry();
   const all = [registry, ...include.map((other) => other.registry)];
@@ -29,12 +31,12 @@ export const createMetrics = (...include: readonly Metrics[]): Metrics => {
     registry,
     counter(name, help) {
       let counted = 0;
-      new Counter({
+      const counter = new Counter({
         name,
         help,
         registers,
         collect() {
-          this.inc(counted);
+          counter.inc(counted);
           counted = 0;
         },
       });
@@ -46,13 +48,13 @@ export const createMetrics = (...include: readonly Metrics[]): Metrics => {
     },
     counterBy(name, help, label) {
       const counted = new Map<string, number>();
-      new Counter({
+      const counter = new Counter({
         name,
         help,
         labelNames: [label],
         registers,
         collect() {
-          for (const [value, by] of counted) this.labels(value).inc(by);
+          for (const [value, by] of counted) counter.labels(value).inc(by);
           counted.clear();
         },
       });
