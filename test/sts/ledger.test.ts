@@ -186,7 +186,7 @@ describe("what the ledger is told", () => {
     };
     assert.deepEqual([scope, target, draft.resource_id], ["read", ["resource://one"], null]);
     assert.deepEqual(
-      evaluations.map(({ input: _, ...rest }) => rest),
+      evaluations.map((evaluation) => ({ ...evaluation, input: "as it was" })),
       [
         {
           decision: "allow",
@@ -194,6 +194,7 @@ describe("what the ledger is told", () => {
           determining_policies: ["one"],
           diagnostics: [{ said: "allow" }],
           units: 7,
+          input: "as it was",
         },
         {
           decision: "deny",
@@ -201,6 +202,7 @@ describe("what the ledger is told", () => {
           determining_policies: ["two"],
           diagnostics: [{ said: "deny" }],
           units: 7,
+          input: "as it was",
         },
       ],
     );
