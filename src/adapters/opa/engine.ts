@@ -31,11 +31,14 @@ const resultOf = (set: unknown): unknown => {
   return typeof first === "object" && first !== null && "result" in first ? first.result : undefined;
 };
 
-/** Most policies give one of a few answers: so many of each are read once, and shared. */
-const MAX_RESULTS = 64;
+/** Most policies give one of a few answers, which are read once. When they are many, the memory of them begins anew. */
+const MAX_RESULTS = 1_024;
 const MAX_RESULT_CHARS = 2_048;
 
-/** Reads result sets. What is remembered is frozen through and through: many evaluations hold the same value. */
+/**
+ * Reads result sets, of whatever module: the same text is the same value. What is remembered is frozen through and
+ * through, since many evaluations hold it.
+ */
 const createResultReader = (): ((json: string) => unknown) => {
   const read = new Map<string, unknown>();
   return (json) => {
@@ -57,6 +60,7 @@ export const createPolicyEngine = (options: PolicyEngineOptions): PolicyEngine =
   const { budget_units } = options;
   const pages_max = Math.max(options.memory_pages_max ?? DEFAULT_PAGES_MAX, FEWEST_PAGES);
   const instances_max = options.instances_max ?? DEFAULT_INSTANCES_MAX;
+  const read = createResultReader();
   /** In the order of their last use. */
   const live = new Map<WebAssembly.Module, PolicyInstance>();
 
@@ -76,7 +80,7 @@ export const createPolicyEngine = (options: PolicyEngineOptions): PolicyEngine =
     }
   };
 
-  const evaluate = (module: WebAssembly.Module, read: (json: string) => unknown, input_json: string): Evaluation => {
+  const evaluate = (module: WebAssembly.Module, input_json: string): Evaluation => {
     const input_bytes = Buffer.byteLength(input_json);
     if (input_bytes > MAX_POLICY_INPUT_BYTES) return { status: "failed", error: "the input is too long", units: 0 };
     let instance: PolicyInstance;
@@ -112,8 +116,7 @@ export const createPolicyEngine = (options: PolicyEngineOptions): PolicyEngine =
       const foreign = instance.builtins.find((name) => name !== "sprintf");
       if (foreign !== undefined) throw new Error(`the module calls ${foreign}, which runs outside of its budget`);
       release(module, instance);
-      const read = createResultReader();
-      return { evaluate: (input_json) => evaluate(module, read, input_json) };
+      return { evaluate: (input_json) => evaluate(module, input_json) };
     },
   };
 };
