@@ -45,6 +45,11 @@ export type Forwarder = {
 const CHECK_BYTES = 4 * 1024;
 /** How often answers that wait for a fresh revocation state look whether it is. */
 const HELD_CHECK_MS = 100;
+/**
+ * How long an answer whose headers wait for that may wait: its caller hears of the outage while it can still do something
+ * about it. One that has begun waits for as long as it may be silent.
+ */
+const HELD_MAX_MS = 10_000;
 /** How long a client may take to read the trailer that says why its answer ends. */
 const TRAILER_MS = 2_000;
 /** The first bytes of an answer up to this many wait for what else comes in the same tick. */
@@ -237,12 +242,16 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     const { clock, upstream_timeout_ms, stream_idle_timeout_ms, stream_max_ms } = this.flow;
     const { auth_exp } = this.decision;
     const now_ms = clock.monotonic_ms();
-    const idle_left_ms = this.last_ms + (this.status === 0 ? upstream_timeout_ms : stream_idle_timeout_ms) - now_ms;
+    const answered = this.status !== 0;
+    const held = !answered && this.waiting !== undefined;
+    const quiet_ms = answered ? stream_idle_timeout_ms : Math.min(upstream_timeout_ms, held ? HELD_MAX_MS : Infinity);
+    const idle_left_ms = this.last_ms + quiet_ms - now_ms;
     const max_left_ms = this.started_ms + stream_max_ms - now_ms;
     const authority_left_ms = auth_exp === undefined ? Infinity : auth_exp * 1000 - clock.now_ms();
     if (authority_left_ms <= 0) this.cutOff("expired", "expired_on_the_way");
     else if (max_left_ms <= 0) this.cutOff("max", "upstream_timeout");
-    else if (idle_left_ms <= 0) this.cutOff(this.status === 0 ? "upstream" : "idle", "upstream_timeout");
+    else if (idle_left_ms <= 0 && held) this.cutOff("stale", "revocation_stale");
+    else if (idle_left_ms <= 0) this.cutOff(answered ? "idle" : "upstream", "upstream_timeout");
     else return Math.min(idle_left_ms, max_left_ms, authority_left_ms);
     return Infinity;
   }
@@ -264,6 +273,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     this.waiting ??= [];
     this.waiting.push(step); // bounded: the upstream is paused at the first chunk that waits
     this.flow.held.add(this);
+    this.flow.limits.watch(this);
   }
 
   /** The state is fresh again: what waits goes on, where this call's authority still holds. */
@@ -280,7 +290,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
 
   onInformation(code: number, raw: readonly string[]): void {
     const { request, response } = this;
-    if (this.over || response.headersSent || request.httpVersion !== "1.1") return;
+    if (this.over || response.headersSent || request.httpVersion !== "1.1" || this.mustWait()) return;
     if (code === 102) response.writeProcessing();
     const links = raw.filter((_, at) => at % 2 === 1 && raw[at - 1]?.toLowerCase() === "link");
     if (code !== 103 || links.length === 0) return;

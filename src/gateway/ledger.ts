@@ -4,8 +4,18 @@ import type { Claims } from "../domain/token.ts";
 import { type Worker, worker } from "../kernel/service.ts";
 import type { Binding, Inbound } from "./facts.ts";
 
-/** How an answer ended: whole, or cut by what. `drain`: this process stopped. */
-export type Cut = false | "revoked" | "expired" | "idle" | "max" | "client" | "upstream" | "too_large" | "drain";
+/** How an answer ended: whole, or cut by what. `drain`: this process stopped; `stale`: the revocation state was too old for too long. */
+export type Cut =
+  | false
+  | "revoked"
+  | "stale"
+  | "expired"
+  | "idle"
+  | "max"
+  | "client"
+  | "upstream"
+  | "too_large"
+  | "drain";
 
 /** What came of a call that was let through. `status`: the upstream's, or ours where it gave none. */
 export type CallOutcome = {

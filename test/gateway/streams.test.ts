@@ -191,6 +191,27 @@ describe("a running answer", () => {
     assert.equal(await (await pending).text(), "one two");
   });
 
+  it("that waits from its headers on is given up in time, and says why", async () => {
+    await start({ upstream_timeout_ms: 300 });
+    let answer = (): void => undefined;
+    rig.upstream((_request, response) => {
+      answer = () => {
+        response.writeEarlyHints({ link: "</secret>; rel=preload" });
+        response.end("secret");
+      };
+    });
+    const raw = await openRaw(rig.port);
+    raw.write(requestText("GET /", headersOf(rig)));
+    await eventually(() => rig.seen.length === 1);
+    rig.setAge(10_001);
+    answer();
+    await raw.until(/revocation_stale/);
+    assert.match(raw.text(), /^HTTP\/1\.1 503 [^]*retry-after: \d/i);
+    assert.doesNotMatch(raw.text(), /secret/);
+    assert.equal((await outcomeOf(rig, "stale")).status, 503);
+    raw.destroy();
+  });
+
   it("ends at auth_exp, not at the mandate's end", async () => {
     await start();
     rig.sts.answer = (request) => rig.allow(request, Math.ceil(Date.now() / 1000) + 1);
