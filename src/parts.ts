@@ -238,7 +238,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
         producer,
         clock: systemClock,
         log,
-        onEvents: (where, written) => events.inc(where, written.length),
+        onEvents: (where, count) => events.inc(where, count),
       });
       services.push(audit_writer);
     }

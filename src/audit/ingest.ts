@@ -1,5 +1,12 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { chainHmac, contentSha256, type Finding, GENESIS, unkeepableField } from "../domain/audit-chain.ts";
+import {
+  chainHmac,
+  contentSha256,
+  type Finding,
+  GENESIS,
+  isUnkeepable,
+  unkeepableField,
+} from "../domain/audit-chain.ts";
 import type { AuditEvent } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import { type Database, isUniqueViolation, type Transaction } from "../ports/database.ts";
@@ -10,29 +17,34 @@ import {
   addMissingPoints,
   type FilledHole,
   fillHoles,
+  holdsMarks,
   inTransaction,
   keepEvents,
   knownIds,
   lastRows,
   lockHeads,
   lockProducers,
+  newMarks,
   type NumberRange,
   type Place,
+  PLAIN_MARKS,
   type ProducerPoint,
+  rowText,
   setHead,
   sqlStateOf,
   type ZonePoint,
 } from "./store.ts";
 
 /**
- * Events in one transaction: enough that a commit is cheap per event (twice as many gain nothing), few enough that hashing
- * and sending them holds neither the event loop nor a zone's lock for more than milliseconds.
+ * Events in one transaction: enough that a commit is cheap per event, few enough that hashing and sending them holds
+ * neither the event loop nor a zone's lock for more than milliseconds.
  */
-const MAX_BATCH_EVENTS = 256;
+const MAX_BATCH_EVENTS = 512;
 /** Text in one transaction, in UTF-16 units. */
 const MAX_BATCH_TEXT = 4 * 1024 * 1024;
-/** Events hashed before the event loop turns: about a millisecond. */
-const HASHED_PER_TURN = 64;
+/** How long events are hashed before the event loop turns, and how many between two looks at the clock. */
+const TURN_MS = 1;
+const HASHED_PER_LOOK = 16;
 /** Attempts of a batch that met missing or misplaced heads; each removes the cause that the one before met. */
 const MAX_ATTEMPTS = 5;
 
@@ -64,7 +76,13 @@ export type Ingest = {
   ingest(events: readonly AuditEvent[]): Promise<Ingested>;
 };
 
-type Hashed = { readonly event: AuditEvent; readonly content: Buffer };
+/** `row`: the event's `rowText`. `marked`: it holds a plain mark, and so its row can't have them. `content`: in hex. */
+type Hashed = {
+  readonly event: AuditEvent;
+  readonly row: string;
+  readonly marked: boolean;
+  readonly content: string;
+};
 type Committed = {
   readonly chained: number;
   readonly duplicates: number;
@@ -79,15 +97,12 @@ const isDataFault = (error: unknown): boolean => /^(22|23|54)/.test(sqlStateOf(e
 const MAX_CHAIN_SEQ = 2 ** 52;
 const isMisplaced = (head: ZonePoint): boolean => head.chain_seq < 0 || head.chain_seq > MAX_CHAIN_SEQ;
 
-const textLength = (event: AuditEvent): number =>
-  Object.values(event).reduce((sum: number, value) => sum + (typeof value === "string" ? value.length : 8), 0);
-
 const inBatches = (items: readonly Hashed[]): readonly (readonly Hashed[])[] => {
   const batches: Hashed[][] = [];
   let room_text = 0;
   let batch: Hashed[] | undefined;
   for (const item of items) {
-    const size = textLength(item.event);
+    const size = item.row.length;
     if (batch === undefined || batch.length >= MAX_BATCH_EVENTS || size > room_text) {
       batch = [];
       batches.push(batch);
@@ -99,7 +114,19 @@ const inBatches = (items: readonly Hashed[]): readonly (readonly Hashed[])[] => 
   return batches;
 };
 
-const distinct = (values: readonly string[]): readonly string[] => [...new Set(values)];
+const NONE_KNOWN: ReadonlySet<string> = new Set();
+
+/** What is different among the events' values. Neighbours mostly share theirs. */
+const distinct = (items: readonly Hashed[], field: "zone_id" | "producer"): readonly string[] => {
+  const found = new Set<string>();
+  let last: string | undefined;
+  for (const { event } of items) {
+    const value = event[field];
+    if (value !== last) found.add(value);
+    last = value;
+  }
+  return [...found];
+};
 
 /** The ledger's one writer: exactly once in effect, one chain per zone, poison set apart. Any number may run side by side. */
 export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions): Ingest => {
@@ -109,10 +136,10 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     const places = items.map(({ event, content }): Place => {
       const head = ends.get(event.zone_id) as ZonePoint;
       const chain_seq = head.chain_seq + 1;
-      const link = { zone_id: event.zone_id, chain_seq, content, previous: Buffer.from(head.chain_hmac, "hex") };
-      const chain_hmac = chainHmac(ring.current, link).toString("hex");
+      const link = { zone_id: event.zone_id, chain_seq, content, previous: head.chain_hmac };
+      const chain_hmac = chainHmac(ring.current, link);
       ends.set(event.zone_id, { zone_id: event.zone_id, chain_seq, chain_hmac });
-      return { chain_seq, content_sha256: content.toString("hex"), chain_hmac, key_id: ring.current.id };
+      return { chain_seq, content_sha256: content, chain_hmac, key_id: ring.current.id };
     });
     return { places, heads: [...ends.values()] };
   };
@@ -134,26 +161,36 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     return { producers: counts.map(({ producer, last_seq }) => ({ producer, last_seq })), findings, filled };
   };
 
-  /** One transaction. `missing`: a zone or a producer has no row to lock yet; `misplaced`: a head is no place in a chain. */
-  const attempt = (items: readonly Hashed[]): Promise<Committed | "missing" | "misplaced"> => {
-    const zone_ids = distinct(items.map(({ event }) => event.zone_id));
-    const names = distinct(items.map(({ event }) => event.producer));
+  /**
+   * One transaction. `missing`: a zone or a producer has no row to lock yet; `misplaced`: a head is no place in a chain.
+   * `look`: asks first which events the ledger has. Without it a known id ends the transaction, by the key of the ids.
+   */
+  const attempt = (items: readonly Hashed[], look: boolean): Promise<Committed | "missing" | "misplaced"> => {
+    const zone_ids = distinct(items, "zone_id");
+    const names = distinct(items, "producer");
     return inTransaction(db.sql, async (tx) => {
-      const heads = await lockHeads(tx, zone_ids);
-      const points = await lockProducers(tx, names);
-      // Behind the lock: what an ingestor before us kept is seen.
-      const ids = items.map(({ event }) => event.id);
-      const known = await knownIds(tx, ids);
+      // One round trip, three statements in this order: the third sees what an ingestor before us kept, behind the locks.
+      const [heads, points, known] = await Promise.all([
+        lockHeads(tx, zone_ids),
+        lockProducers(tx, names),
+        look
+          ? knownIds(
+              tx,
+              items.map(({ event }) => event.id),
+            )
+          : NONE_KNOWN,
+      ]);
       if (heads.length < zone_ids.length || points.length < names.length) return "missing";
       if (heads.some(isMisplaced)) return "misplaced";
-      const fresh = items.filter(({ event }) => !known.has(event.id));
+      const fresh = look ? items.filter(({ event }) => !known.has(event.id)) : items;
       const duplicates = items.length - fresh.length;
       if (fresh.length === 0) return { chained: 0, duplicates, findings: [], filled: [] };
       const counted = await count(tx, fresh, points);
       if (counted.findings.length > 0) await addFindings(tx, counted.findings);
       const chained = chain(fresh, heads);
-      const events = fresh.map(({ event }) => event);
-      await keepEvents(tx, events, chained.places, chained.heads, counted.producers);
+      const marks = fresh.some(({ marked }) => marked) ? newMarks() : PLAIN_MARKS;
+      const rows = fresh.map(({ event, row }) => (marks === PLAIN_MARKS ? row : rowText(event, marks)));
+      await keepEvents(tx, rows, chained.places, chained.heads, counted.producers, marks);
       // Crash here, or between this commit and the acknowledgement: the entries come again, and their ids are known.
       return { chained: fresh.length, duplicates, findings: counted.findings, filled: counted.filled };
     });
@@ -172,7 +209,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         const end = last.get(head.zone_id) ?? {
           zone_id: head.zone_id,
           chain_seq: 0,
-          chain_hmac: GENESIS.toString("hex"),
+          chain_hmac: GENESIS,
         };
         if (end.chain_seq <= head.chain_seq && !isMisplaced(head)) continue; // another ingestor was here before us
         await setHead(tx, end);
@@ -186,18 +223,21 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
   };
 
   const keep = async (items: readonly Hashed[]): Promise<Committed> => {
-    const zone_ids = distinct(items.map(({ event }) => event.zone_id));
+    const zone_ids = distinct(items, "zone_id");
+    // Events come again after a crash and hardly ever else, and to look for each takes the database as long as to keep its id.
+    let look = false;
     for (let tried = 0; tried < MAX_ATTEMPTS; tried += 1) {
       try {
-        const result = await attempt(items);
+        const result = await attempt(items, look);
         if (result === "misplaced") await realign(zone_ids);
         else if (result === "missing") {
-          await addMissingPoints(db.sql, zone_ids, distinct(items.map(({ event }) => event.producer)));
+          await addMissingPoints(db.sql, zone_ids, distinct(items, "producer"));
         } else return result;
       } catch (error) {
         if (!isUniqueViolation(error)) throw error;
-        // `audit_event_ids_pkey`: the id was kept meanwhile, for another zone; the next attempt sees it.
-        if (!isUniqueViolation(error, "audit_event_ids_pkey")) await realign(zone_ids);
+        // `audit_event_ids_pkey`: the ledger has one of these events; the next attempt finds which.
+        if (isUniqueViolation(error, "audit_event_ids_pkey")) look = true;
+        else await realign(zone_ids);
       }
     }
     throw new Error("the ledger's heads are changed by another hand while events are chained");
@@ -230,12 +270,18 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
       const seen = new Set<string>();
       const rejected: Rejected[] = [];
       const hashed: Hashed[] = [];
+      let turned_ms = performance.now();
       for (const [index, event] of events.entries()) {
-        if (index % HASHED_PER_TURN === HASHED_PER_TURN - 1) await nextTurn();
+        if (index % HASHED_PER_LOOK === 0 && performance.now() - turned_ms >= TURN_MS) {
+          await nextTurn();
+          turned_ms = performance.now();
+        }
         if (seen.has(event.id)) continue;
         seen.add(event.id);
-        const field = unkeepableField(event);
-        if (field === undefined) hashed.push({ event, content: contentSha256(event) });
+        const row = rowText(event);
+        // All fields are looked at as one text: each by itself only where something was found.
+        const field = isUnkeepable(row) ? unkeepableField(event) : undefined;
+        if (field === undefined) hashed.push({ event, row, marked: holdsMarks(event), content: contentSha256(event) });
         else rejected.push({ event, reason: `${field} is text that can't be kept` });
       }
       const results: Ingested[] = [{ chained: 0, duplicates: events.length - seen.size, rejected }];

@@ -1,38 +1,35 @@
-import * as v from "valibot";
-
-const text = v.string();
-const optionalText = v.nullable(v.string());
+export const DECISIONS = ["allow", "deny", "none"] as const;
+export type Decision = (typeof DECISIONS)[number];
 
 /**
  * One row of the ledger before it is chained, as its producer made it: text and integers only, so that what is hashed
  * is what is kept. `*_json` is canonical text made once by the producer. `occurred_at`: RFC 3339 in UTC with milliseconds.
  */
-export const AuditEventSchema = v.strictObject({
-  id: text,
-  zone_id: text,
-  event_type: text,
-  request_id: optionalText,
-  decision: v.picklist(["allow", "deny", "none"]),
-  client_id: optionalText,
-  subject: optionalText,
-  session_id: optionalText,
-  agent_session_id: optionalText,
-  delegation_edge_id: optionalText,
-  resource_id: optionalText,
+export type AuditEvent = {
+  readonly id: string;
+  readonly zone_id: string;
+  readonly event_type: string;
+  readonly request_id: string | null;
+  readonly decision: Decision;
+  readonly client_id: string | null;
+  readonly subject: string | null;
+  readonly session_id: string | null;
+  readonly agent_session_id: string | null;
+  readonly delegation_edge_id: string | null;
+  readonly resource_id: string | null;
   /** `{role}:{instance}`: who numbered it. */
-  producer: text,
-  /** 1, 2, 3, … per producer: a hole is a finding. */
-  producer_seq: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
-  policy_set_id: optionalText,
-  policy_set_version_id: optionalText,
-  manifest_sha: optionalText,
-  evaluation_status: optionalText,
-  determining_policies_json: optionalText,
-  diagnostics_json: optionalText,
-  metadata_json: optionalText,
-  occurred_at: text,
-});
-export type AuditEvent = v.InferOutput<typeof AuditEventSchema>;
+  readonly producer: string;
+  /** 1, 2, 3, … per producer, a safe integer: a hole is a finding. */
+  readonly producer_seq: number;
+  readonly policy_set_id: string | null;
+  readonly policy_set_version_id: string | null;
+  readonly manifest_sha: string | null;
+  readonly evaluation_status: string | null;
+  readonly determining_policies_json: string | null;
+  readonly diagnostics_json: string | null;
+  readonly metadata_json: string | null;
+  readonly occurred_at: string;
+};
 
 /** The event types that roles write. `_denied` is in the decision, not in the type. */
 const EVENT_TYPES = [

@@ -3,36 +3,71 @@ export type Field = string | Uint8Array | null;
 
 const NULL_LENGTH = 0xffffffff;
 
+/** UTF-8 takes at most so many bytes for each UTF-16 unit. */
+export const BYTES_PER_CHAR = 3;
 /** Texts up to this length are given room for the most that they can take, instead of being measured first. */
 const MEASURED_CHARS = 1_024;
 
 const roomFor = (field: Field): number => {
   if (field === null) return 4;
   if (typeof field !== "string") return 4 + field.byteLength;
-  return 4 + (field.length <= MEASURED_CHARS ? 3 * field.length : Buffer.byteLength(field));
+  return 4 + (field.length <= MEASURED_CHARS ? BYTES_PER_CHAR * field.length : Buffer.byteLength(field));
+};
+
+/** The most that `writePrefixed` can take for these fields, without looking at the texts. */
+export const mostBytesOf = (fields: readonly Field[]): number => {
+  let bytes = 0;
+  for (const field of fields) {
+    bytes += 4;
+    if (field !== null) bytes += typeof field === "string" ? BYTES_PER_CHAR * field.length : field.byteLength;
+  }
+  return bytes;
+};
+
+/** Writes one field behind its length into `out` at `at`, and returns the place behind it. `out` has room for it. */
+export const writeField = (out: Buffer, at: number, field: Field): number => {
+  if (field === null) return out.writeUInt32BE(NULL_LENGTH, at);
+  if (typeof field === "string") {
+    const length = out.write(field, at + 4);
+    out.writeUInt32BE(length, at);
+    return at + 4 + length;
+  }
+  const behind = out.writeUInt32BE(field.byteLength, at);
+  out.set(field, behind);
+  return behind + field.byteLength;
 };
 
 /**
- * The fields one behind the other, each with its length as uint32 big-endian, null as 0xFFFFFFFF without bytes.
+ * Writes the fields one behind the other, each with its length as uint32 big-endian, null as 0xFFFFFFFF without bytes.
  * Unambiguous: no field's content can be read as another's boundary, as `a=b\n` lines or separators allow.
  */
+export const writePrefixed = (out: Buffer, at: number, fields: readonly Field[]): number => {
+  let place = at;
+  for (const field of fields) place = writeField(out, place, field);
+  return place;
+};
+
+/** The same in bytes of its own. */
 export const lengthPrefixed = (fields: readonly Field[]): Buffer => {
   let room = 0;
   for (const field of fields) room += roomFor(field);
   const out = Buffer.allocUnsafe(room);
-  let at = 0;
-  for (const field of fields) {
-    if (field === null) {
-      at = out.writeUInt32BE(NULL_LENGTH, at);
-    } else if (typeof field === "string") {
-      const length = out.write(field, at + 4);
-      out.writeUInt32BE(length, at);
-      at += 4 + length;
-    } else {
-      at = out.writeUInt32BE(field.byteLength, at);
-      out.set(field, at);
-      at += field.byteLength;
-    }
-  }
-  return out.subarray(0, at);
+  return out.subarray(0, writePrefixed(out, 0, fields));
+};
+
+/** What is kept for the next use; more is made for the one that asks. */
+const MAX_KEPT_BYTES = 2 * 1024 * 1024;
+
+/**
+ * Memory to write something into that is hashed at once: a large allocation for each costs more than the hash. Whoever
+ * asks again gets the same memory, so nothing of it outlives the function that asked.
+ */
+export const createScratch = (): ((bytes: number) => Buffer) => {
+  let kept = Buffer.allocUnsafeSlow(16 * 1024);
+  return (bytes) => {
+    if (bytes <= kept.byteLength) return kept;
+    const made = Buffer.allocUnsafeSlow(bytes + (bytes >> 1));
+    if (made.byteLength <= MAX_KEPT_BYTES) kept = made;
+    return made;
+  };
 };

@@ -7,7 +7,7 @@ import type { Log } from "../kernel/log.ts";
 import { type Service, within, worker } from "../kernel/service.ts";
 import type { Journal } from "../ports/journal.ts";
 import { type Streams, Unavailable } from "../ports/streams.ts";
-import { auditEntries, entriesOf, type Fitted, fitted, objectIn } from "./audit-entry.ts";
+import { entriesOf, fittedForm, objectIn } from "./audit-entry.ts";
 
 export type AuditWriterOptions = {
   readonly streams: Streams;
@@ -18,8 +18,8 @@ export type AuditWriterOptions = {
   readonly producer: string;
   readonly clock: Clock;
   readonly log: Log;
-  /** Events that were written to the stream, to the journal, or could be written to neither. */
-  readonly onEvents?: (where: "stream" | "journal" | "lost", events: readonly AuditEvent[]) => void;
+  /** How many events were written to the stream, to the journal, or could be written to neither. */
+  readonly onEvents?: (where: "stream" | "journal" | "lost", count: number) => void;
 };
 
 /** `stop` flushes. `backlog`: events in the journal that did not reach the stream yet. */
@@ -36,11 +36,26 @@ const REPLAY_COUNT = 256;
 
 type Settle = { readonly resolve: (id: string) => void; readonly reject: (error: unknown) => void };
 /** `settle` is there for `append`, whose caller waits. */
-type Queued = { readonly event: AuditEvent; readonly settle: Settle | undefined };
-type Sent = Fitted & { readonly settle: Settle | undefined };
+type Queued = {
+  readonly draft: AuditDraft;
+  readonly id: string;
+  readonly now_ms: number;
+  readonly settle: Settle | undefined;
+};
 
-const complete = (draft: AuditDraft, producer: string, now_ms: number): AuditEvent => ({
-  id: draft.id ?? uuidv7(now_ms),
+/** The time's text. Events of one tick share their millisecond, and making a date costs more than the rest of them. */
+let text_ms = -1;
+let text = "";
+const timeText = (ms: number): string => {
+  if (ms !== text_ms) {
+    text = new Date(ms).toISOString();
+    text_ms = ms;
+  }
+  return text;
+};
+
+const complete = ({ draft, id, now_ms }: Queued, producer: string, producer_seq: number): AuditEvent => ({
+  id,
   zone_id: draft.zone_id,
   event_type: draft.event_type,
   request_id: draft.request_id ?? null,
@@ -52,7 +67,7 @@ const complete = (draft: AuditDraft, producer: string, now_ms: number): AuditEve
   delegation_edge_id: draft.delegation_edge_id ?? null,
   resource_id: draft.resource_id ?? null,
   producer,
-  producer_seq: 0, // given at the flush, so that an event that is never written leaves no hole
+  producer_seq,
   policy_set_id: draft.policy_set_id ?? null,
   policy_set_version_id: draft.policy_set_version_id ?? null,
   manifest_sha: draft.manifest_sha ?? null,
@@ -60,7 +75,7 @@ const complete = (draft: AuditDraft, producer: string, now_ms: number): AuditEve
   determining_policies_json: draft.determining_policies_json ?? null,
   diagnostics_json: draft.diagnostics_json ?? null,
   metadata_json: draft.metadata_json ?? null,
-  occurred_at: new Date(now_ms).toISOString(),
+  occurred_at: timeText(now_ms),
 });
 
 /** What was to be allowed and was then refused, because it could not be written down in time. */
@@ -88,45 +103,43 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   let timer: NodeJS.Timeout | undefined;
   let immediate: NodeJS.Immediate | undefined;
   const flights = new Set<Promise<void>>();
-  let stranded: AuditEvent[] = [];
+  /** Forms of events, as in the journal. */
+  let stranded: string[] = [];
   let away = false;
 
-  /** Numbers are given here, in the order of the queue. */
-  const numbered = (event: AuditEvent): Fitted => fitted({ ...event, producer_seq: next_seq++ });
+  /** Numbers are given in the order of the queue, at the flush: an event that is never written leaves no hole. */
+  const numbered = (one: Queued): AuditEvent => complete(one, producer, next_seq++);
 
-  const toJournal = async (events: readonly AuditEvent[]): Promise<void> => {
+  const toJournal = async (forms: readonly string[]): Promise<void> => {
     try {
-      await journal.append(events.map((event) => Buffer.from(JSON.stringify(event))));
-      options.onEvents?.("journal", events);
+      await journal.append(forms.map((form) => Buffer.from(form)));
+      options.onEvents?.("journal", forms.length);
     } catch (error) {
       const room = Math.max(0, MAX_STRANDED - stranded.length);
-      const lost = events.slice(room);
-      stranded = stranded.concat(events.slice(0, room));
-      log.error({ error, events: events.length, lost: lost.length }, "neither stream nor journal takes audit events");
-      if (lost.length > 0) options.onEvents?.("lost", lost);
+      const lost = Math.max(0, forms.length - room);
+      stranded = stranded.concat(forms.slice(0, room));
+      log.error({ error, events: forms.length, lost }, "neither stream nor journal takes audit events");
+      if (lost > 0) options.onEvents?.("lost", lost);
     }
   };
 
-  const send = async (batch: readonly Sent[]): Promise<void> => {
+  const send = async (batch: readonly Queued[]): Promise<void> => {
+    const events = batch.map(numbered);
+    const forms = events.map(fittedForm);
     try {
-      await streams.append(
-        STREAMS.audit,
-        entriesOf(
-          ring,
-          batch.map((one) => one.text),
-        ),
-      );
+      await streams.append(STREAMS.audit, entriesOf(ring, forms));
       away = false;
-      options.onEvents?.(
-        "stream",
-        batch.map((one) => one.event),
-      );
-      for (const { event, settle } of batch) settle?.resolve(event.id);
+      options.onEvents?.("stream", batch.length);
+      for (const { id, settle } of batch) settle?.resolve(id);
     } catch (cause) {
       if (!away)
         log.error({ error: cause }, "the audit stream takes no events: calls are refused, denials are journaled");
       away = true;
-      await toJournal(batch.map(({ event, settle }) => (settle === undefined ? event : refused(event))));
+      await toJournal(
+        batch.map(({ settle }, at) =>
+          settle === undefined ? (forms[at] as string) : fittedForm(refused(events[at] as AuditEvent)),
+        ),
+      );
       for (const { settle } of batch)
         settle?.reject(cause instanceof Unavailable ? cause : new Unavailable("the ledger", cause));
     } finally {
@@ -140,10 +153,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
     timer = undefined;
     immediate = undefined;
     if (queue.length === 0) return;
-    const batch = queue.map(({ event, settle }): Sent => {
-      const { event: whole, text } = numbered(event);
-      return { event: whole, text, settle };
-    });
+    const batch = queue;
     queue = [];
     const flight = send(batch).finally(() => flights.delete(flight));
     flights.add(flight);
@@ -159,27 +169,27 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
 
   /** The stream does not keep up, and holding more would only move the fault into our memory. */
   const overflow = (event: AuditEvent): void => {
-    const flight = toJournal([numbered(event).event]).finally(() => flights.delete(flight));
+    const flight = toJournal([fittedForm(event)]).finally(() => flights.delete(flight));
     flights.add(flight);
   };
 
   /** In order, and released only once they are in the stream; a crash in between sends some twice, under the same ids. */
   const replay = async (): Promise<void> => {
     if (stranded.length > 0) {
-      const events = stranded;
+      const forms = stranded;
       stranded = [];
-      await toJournal(events);
+      await toJournal(forms);
     }
     let after = 0;
     while (journal.size > 0) {
       const records = await journal.read(after, REPLAY_COUNT);
       const last = records.at(-1);
       if (last === undefined) return;
-      const events = records.map((record) => JSON.parse(record.payload.toString()) as AuditEvent);
-      await streams.append(STREAMS.audit, auditEntries(ring, events));
+      const forms = records.map((record) => record.payload.toString());
+      await streams.append(STREAMS.audit, entriesOf(ring, forms));
       await journal.release(last.seq);
-      options.onEvents?.("stream", events);
-      log.info({ events: events.length }, "journaled audit events reached the stream");
+      options.onEvents?.("stream", forms.length);
+      log.info({ events: forms.length }, "journaled audit events reached the stream");
       after = last.seq;
     }
   };
@@ -206,18 +216,20 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   return {
     name: `audit writer ${producer}`,
     append(draft) {
-      const event = complete(draft, producer, clock.now_ms());
+      const now_ms = clock.now_ms();
+      const id = draft.id ?? uuidv7(now_ms);
       if (underway >= MAX_UNDERWAY) {
-        overflow(refused(event));
+        overflow(refused(numbered({ draft, id, now_ms, settle: undefined })));
         return Promise.reject(new Unavailable("the ledger", new Error(`${MAX_UNDERWAY} events wait to be written`)));
       }
-      return new Promise((resolve, reject) => enqueue({ event, settle: { resolve, reject } }));
+      return new Promise((resolve, reject) => enqueue({ draft, id, now_ms, settle: { resolve, reject } }));
     },
     record(draft) {
-      const event = complete(draft, producer, clock.now_ms());
-      if (underway >= MAX_UNDERWAY) overflow(event);
-      else enqueue({ event, settle: undefined });
-      return event.id;
+      const now_ms = clock.now_ms();
+      const one = { draft, id: draft.id ?? uuidv7(now_ms), now_ms, settle: undefined };
+      if (underway >= MAX_UNDERWAY) overflow(numbered(one));
+      else enqueue(one);
+      return one.id;
     },
     flush,
     replay,

@@ -1,5 +1,5 @@
-import { hmac, type Keyring, keyNamed, sameBytes } from "../domain/keyring.ts";
-import { lengthPrefixed } from "../kernel/canonical.ts";
+import { hmacOf, type Keyring, keyNamed, type NamedKey, sameBytes } from "../domain/keyring.ts";
+import { mostBytesOf, writePrefixed } from "../kernel/canonical.ts";
 
 /** What an entry holds: flat text. */
 export type Fields = Readonly<Record<string, string>>;
@@ -10,21 +10,22 @@ const KEY_ID = "_kid";
 const SIGNATURE_FORM = /^[0-9a-f]{64}$/;
 
 /**
- * Stream, then each name and value, by name. The stream is in it so that an entry can't be moved to another; the lengths
- * so that no value can be read as the next name; the names are compared by code unit, which is the same everywhere.
+ * HMAC over the stream, then each name and value, by name, all length-prefixed; hex. The stream is in it so that an entry
+ * can't be moved to another; the lengths so that no value can be read as the next name; the names are compared by code
+ * unit, which is the same everywhere.
  */
-const signedBytes = (stream: string, fields: Fields): Buffer => {
+const signatureOf = (key: NamedKey, stream: string, fields: Fields): string => {
   const parts: string[] = [stream];
   for (const name of Object.keys(fields).sort()) {
     if (name !== SIGNATURE) parts.push(name, fields[name] as string);
   }
-  return lengthPrefixed(parts);
+  return hmacOf(key, mostBytesOf(parts), (out, at) => writePrefixed(out, at, parts));
 };
 
 /** The fields with `_kid` and `_sig` (hex HMAC-SHA256 under `STREAMS_HMAC_KEY` over stream, names and values). */
 export const signEntry = (ring: Keyring, stream: string, fields: Fields): Fields => {
   const named = { ...fields, [KEY_ID]: ring.current.id };
-  return { ...named, [SIGNATURE]: hmac(ring.current, signedBytes(stream, named)).toString("hex") };
+  return { ...named, [SIGNATURE]: signatureOf(ring.current, stream, named) };
 };
 
 /** Whether a key of the ring signed exactly these fields for exactly this stream. Constant time in the signature. */
@@ -32,5 +33,5 @@ export const verifyEntry = (ring: Keyring, stream: string, fields: Fields): bool
   const signature = fields[SIGNATURE];
   const key = keyNamed(ring, fields[KEY_ID] ?? "");
   if (signature === undefined || key === undefined || !SIGNATURE_FORM.test(signature)) return false;
-  return sameBytes(hmac(key, signedBytes(stream, fields)), Buffer.from(signature, "hex"));
+  return sameBytes(Buffer.from(signatureOf(key, stream, fields), "hex"), Buffer.from(signature, "hex"));
 };

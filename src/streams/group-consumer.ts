@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../contracts/streams.ts";
 import type { AuditEvent } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
@@ -20,11 +21,12 @@ export type AuditConsumerOptions = {
   /** Stream entries at most in one call of `handle`; each holds up to 256 events. 32 by default. */
   readonly count?: number;
   /**
-   * Keeps the events; resolves once they are committed. May be given an event again (delivery is at least once).
+   * Keeps the events; resolves once they are committed. May be given an event again (delivery is at least once). `more`:
+   * as many entries were read as are read at once, so that others wait behind them.
    * A rejection that is an outage (`isOutage`) never makes a dead letter; another does, after `max_deliveries`, for the
    * entry that failed by itself.
    */
-  readonly handle: (events: readonly AuditEvent[]) => Promise<void>;
+  readonly handle: (events: readonly AuditEvent[], more: boolean) => Promise<void>;
   /** By default: `Unavailable`, `LeaseLost`, connection errors, and SQLSTATE classes but 22 and 23 (bad data). */
   readonly isOutage?: (error: unknown) => boolean;
   readonly log: Log;
@@ -34,6 +36,8 @@ export type AuditConsumerOptions = {
 /** `backlog`: entries not acknowledged; `dlqDepth`: entries in the dead letters. */
 export type AuditConsumer = Service & { backlog(): Promise<number>; dlqDepth(): Promise<number> };
 
+/** How long entries are verified and read before the event loop turns; one takes as long by itself at most. */
+const TURN_MS = 1;
 const CLAIM_AFTER_MS = 30_000;
 const COUNT = 32;
 const TRIM_EVERY_MS = 5000;
@@ -54,6 +58,7 @@ type Batch = { readonly entry: Delivered; readonly events: readonly AuditEvent[]
 export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsumer => {
   const { streams, ring, log, handle } = options;
   const isOutage = options.isOutage ?? looksLikeOutage;
+  const count = options.count ?? COUNT;
   const dead = deadLetterOf(STREAMS.audit);
   let subscription: Subscription | undefined;
 
@@ -70,7 +75,12 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
   /** The entries whose events are to be kept; those that never can be are buried at once. */
   const sift = async (entries: readonly Delivered[]): Promise<Batch[]> => {
     const good: Batch[] = [];
+    let turned_ms = performance.now();
     for (const entry of entries) {
+      if (performance.now() - turned_ms >= TURN_MS) {
+        await nextTurn();
+        turned_ms = performance.now();
+      }
       if (!verifyEntry(ring, STREAMS.audit, entry.fields)) {
         await bury(entry, "bad_signature");
         continue;
@@ -85,7 +95,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
   /** One entry by itself, so that one that can't be kept takes no other along. Whether it is dealt with. */
   const handleAlone = async ({ entry, events }: Batch): Promise<boolean> => {
     try {
-      await handle(events);
+      await handle(events, true);
       return true;
     } catch (error) {
       if (isOutage(error)) throw error;
@@ -99,7 +109,10 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
     const good = await sift(entries);
     if (good.length === 0) return [];
     try {
-      await handle(good.flatMap((one) => one.events));
+      await handle(
+        good.flatMap((one) => one.events),
+        entries.length >= count,
+      );
       return good.map((one) => one.entry.id);
     } catch (error) {
       if (isOutage(error)) throw error;
@@ -126,7 +139,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
         stream: STREAMS.audit,
         group: AUDIT_GROUP,
         consumer: options.consumer,
-        count: options.count ?? COUNT,
+        count,
         claim_after_ms: options.claim_after_ms ?? CLAIM_AFTER_MS,
         onEntries: async (entries) => {
           const done = await onEntries(entries);

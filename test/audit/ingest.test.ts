@@ -75,6 +75,48 @@ for (const { kind, open } of LEDGER_DATABASES) {
       }
     });
 
+    it("keeps every value to the letter, those too that look like the marks between values and rows", async () => {
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      const row = Array.from({ length: 25 }, () => "1").join("\u001f");
+      const values = [
+        "\u001f",
+        "\u001e",
+        "\u0001",
+        `a\u001e${row}\u001eb`,
+        `\u001f\u001e`,
+        "",
+        "NULL",
+        "\\N",
+        "é\u{1F600}",
+        '"{}',
+      ];
+      const plain = auditEvents(2, { zone_id, producer });
+      const marked = values.flatMap((value, index) => [
+        auditEvent({ zone_id, producer, producer_seq: 3 + 2 * index, subject: value, session_id: null }),
+        auditEvent({ zone_id, producer, producer_seq: 4 + 2 * index, client_id: value, metadata_json: value }),
+      ]);
+      const ingest = newIngest();
+      for (const events of [plain, marked]) {
+        assert.deepEqual(await ingest.ingest(events), { chained: events.length, duplicates: 0, rejected: [] });
+      }
+      const rows = await db.sql<Record<string, unknown>[]>`
+        select id, subject, session_id, client_id, metadata_json from audit_events where zone_id = ${zone_id}
+        order by chain_seq`;
+      assert.deepEqual(
+        rows.map((one) => ({ ...one })),
+        [...plain, ...marked].map(({ id, subject, session_id, client_id, metadata_json }) => ({
+          id,
+          subject,
+          session_id,
+          client_id,
+          metadata_json,
+        })),
+      );
+      assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
+      assert.deepEqual(await holesOf(producer), []);
+    });
+
     it("keeps what comes again once, within a call and over calls", async () => {
       const zone_id = uuidv7();
       const events = auditEvents(10, { zone_id, producer: uuidv7() });

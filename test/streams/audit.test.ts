@@ -78,7 +78,7 @@ describe("the audit stream", () => {
       producer: "sts:1",
       clock: systemClock,
       log,
-      onEvents: (place, events) => where.push(...events.map(() => place)),
+      onEvents: (place, count) => where.push(...Array<string>(count).fill(place)),
     });
     closing.push(() => writer.stop(1000));
     return { writer, where, log };

@@ -15,13 +15,21 @@ import type { Ingest, Ingested, Rejected } from "../ingest.ts";
 /** Stream entries read at once: a lone event each at a low rate, up to 256 events each at a high one. */
 const ENTRIES_AT_ONCE = 64;
 /**
- * After a call with fewer events the next one lingers for more: two full transactions in that time are no backlog. A
- * transaction costs about as much for one event as for twenty, and in one process that time is the Gateway's.
+ * After a call with fewer events the next one lingers for more, unless entries wait already: a full transaction in that
+ * time is no backlog. A transaction costs about as much for one event as for twenty, and in one process that time is the
+ * Gateway's.
  */
 const LINGER_BELOW_EVENTS = 512;
 const LINGER_MS = 50;
 const RETRY_FIRST_MS = 100;
 const RETRY_MOST_MS = 2_000;
+
+/** When the newest of the events occurred. Texts of one form and length are in the order of their times. */
+const newestOf = (events: readonly AuditEvent[]): number => {
+  let newest = "";
+  for (const { occurred_at } of events) if (occurred_at > newest) newest = occurred_at;
+  return Date.parse(newest) || 0;
+};
 
 export type IngestorOptions = {
   readonly db: Database;
@@ -91,14 +99,13 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
     }
   };
 
-  const handle = async (events: readonly AuditEvent[]): Promise<void> => {
+  const handle = async (events: readonly AuditEvent[], more: boolean): Promise<void> => {
     const result = await untilKept(events);
     // Crash here: the entries come again, the kept events are known, and the poison is buried a second time at most.
     await bury(result.rejected);
     options.onIngested(result);
-    const newest_ms = events.reduce((newest, event) => Math.max(newest, Date.parse(event.occurred_at) || 0), 0);
-    level_ms = Math.max(level_ms, Math.min(newest_ms, clock.now_ms()));
-    if (events.length < LINGER_BELOW_EVENTS)
+    level_ms = Math.max(level_ms, Math.min(newestOf(events), clock.now_ms()));
+    if (!more && events.length < LINGER_BELOW_EVENTS)
       await pause(LINGER_MS, undefined, { signal: draining.signal }).catch(() => {});
   };
 
