@@ -1,11 +1,12 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   chainHmac,
-  contentSha256,
   type Finding,
   GENESIS,
   isUnkeepable,
+  sha256Of,
   unkeepableField,
+  valuesOf,
 } from "../domain/audit-chain.ts";
 import type { AuditEvent } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
@@ -17,7 +18,7 @@ import {
   addMissingPoints,
   type FilledHole,
   fillHoles,
-  holdsMarks,
+  holdMarks,
   inTransaction,
   keepEvents,
   knownIds,
@@ -189,7 +190,8 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
       if (counted.findings.length > 0) await addFindings(tx, counted.findings);
       const chained = chain(fresh, heads);
       const marks = fresh.some(({ marked }) => marked) ? newMarks() : PLAIN_MARKS;
-      const rows = fresh.map(({ event, row }) => (marks === PLAIN_MARKS ? row : rowText(event, marks)));
+      const rows = fresh.map(({ event, row }) => (marks === PLAIN_MARKS ? row : rowText(valuesOf(event), marks)));
+      await nextTurn(); // chaining and sending a full batch take a millisecond or two each
       await keepEvents(tx, rows, chained.places, chained.heads, counted.producers, marks);
       // Crash here, or between this commit and the acknowledgement: the entries come again, and their ids are known.
       return { chained: fresh.length, duplicates, findings: counted.findings, filled: counted.filled };
@@ -278,10 +280,11 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         }
         if (seen.has(event.id)) continue;
         seen.add(event.id);
-        const row = rowText(event);
+        const values = valuesOf(event);
+        const row = rowText(values);
         // All fields are looked at as one text: each by itself only where something was found.
         const field = isUnkeepable(row) ? unkeepableField(event) : undefined;
-        if (field === undefined) hashed.push({ event, row, marked: holdsMarks(event), content: contentSha256(event) });
+        if (field === undefined) hashed.push({ event, row, marked: holdMarks(values), content: sha256Of(values) });
         else rejected.push({ event, reason: `${field} is text that can't be kept` });
       }
       const results: Ingested[] = [{ chained: 0, duplicates: events.length - seen.size, rejected }];

@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
-import type { ChainEnd, ChainPoint, ChainedField, Finding, LedgerRow } from "../domain/audit-chain.ts";
-import { CHAINED_FIELDS, GENESIS } from "../domain/audit-chain.ts";
-import type { AuditEvent } from "../domain/audit-event.ts";
+import type { ChainEnd, ChainPoint, Finding, LedgerRow } from "../domain/audit-chain.ts";
+import { GENESIS } from "../domain/audit-chain.ts";
 import type { Queryable, Sql, Transaction } from "../ports/database.ts";
 
 // Lists travel as JSON text and are unpacked by the server: one parameter whatever the batch's size, so one prepared
@@ -25,21 +24,18 @@ export const newMarks = (): Marks => {
 
 const { row: ROW, value: VALUE, none: NONE } = PLAIN_MARKS;
 
-/** Whether a value of the event holds one of the plain marks. */
-export const holdsMarks = (event: AuditEvent): boolean => {
-  for (const field of CHAINED_FIELDS) {
-    const value = event[field];
-    if (typeof value === "string" && (value.includes(VALUE) || value.includes(ROW) || value === NONE)) return true;
+/** Whether one of an event's values holds one of the plain marks. */
+export const holdMarks = (values: readonly (string | null)[]): boolean => {
+  for (const value of values) {
+    if (value !== null && (value.includes(VALUE) || value.includes(ROW) || value === NONE)) return true;
   }
   return false;
 };
 
-const BEHIND_ID: readonly ChainedField[] = CHAINED_FIELDS.slice(1);
-
-/** An event as the beginning of its row, behind which stand the values of its place. */
-export const rowText = (event: AuditEvent, { value: mark, none }: Marks = PLAIN_MARKS): string => {
-  let text: string = event.id;
-  for (const field of BEHIND_ID) text += mark + (event[field] ?? none);
+/** The values of an event (`valuesOf`) as the beginning of its row, behind which stand those of its place. */
+export const rowText = (values: readonly (string | null)[], { value: mark, none }: Marks = PLAIN_MARKS): string => {
+  let text = values[0] ?? none;
+  for (let at = 1; at < values.length; at += 1) text += mark + (values[at] ?? none);
   return text;
 };
 

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { STREAMS } from "../contracts/streams.ts";
-import { CHAINED_FIELDS, type ChainedField, keepableText } from "../domain/audit-chain.ts";
+import { CHAINED_FIELDS, type ChainedField, keepableText, valuesOf } from "../domain/audit-chain.ts";
 import { type AuditEvent, DECISIONS, type Decision } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import { BYTES_PER_CHAR } from "../kernel/canonical.ts";
@@ -212,10 +212,7 @@ const hasLongField = (event: AuditEvent, form: string): boolean => {
 
 /** Whether a field holds U+0000. */
 const hasBetween = (event: AuditEvent): boolean => {
-  for (const field of CHAINED_FIELDS) {
-    const value = event[field];
-    if (typeof value === "string" && value.includes(BETWEEN)) return true;
-  }
+  for (const value of valuesOf(event)) if (value?.includes(BETWEEN) === true) return true;
   return false;
 };
 
