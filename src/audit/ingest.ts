@@ -226,7 +226,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
 
   const keep = async (items: readonly Hashed[]): Promise<Committed> => {
     const zone_ids = distinct(items, "zone_id");
-    // Events come again after a crash and hardly ever else, and to look for each takes the database as long as to keep its id.
+    // Events come again after a crash and hardly ever else: looking for each of them in every batch would be for nothing.
     let look = false;
     for (let tried = 0; tried < MAX_ATTEMPTS; tried += 1) {
       try {
