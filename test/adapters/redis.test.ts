@@ -73,6 +73,39 @@ describe("the Redis adapter", () => {
     assert.deepEqual(trips, ["commands", "commands"]);
   });
 
+  it("asks for all calls of one tick and key with one command, and for all marks of one tick", async () => {
+    const redis = connected();
+    const direct = admin();
+    await redis.marks.prime();
+    const calls = async (): Promise<number> =>
+      Number(/cmdstat_evalsha:calls=(\d+)/.exec(await direct.info("commandstats"))?.[1] ?? 0);
+    const before_them = await calls();
+    const expires_ms = Date.now() + 60_000;
+    await Promise.all(
+      Array.from({ length: 40 }, async (_, i) => {
+        await Promise.all([
+          redis.rateLimit.take(`tick ${i % 2}`, 60, 100),
+          redis.marks.once("jti", `tick ${i}`, expires_ms - 1_000, expires_ms),
+        ]);
+      }),
+    );
+    assert.equal((await calls()) - before_them, 3);
+  });
+
+  it("refuses all that share a command with it when the server is away", async () => {
+    const redis = connected();
+    await redis.ping();
+    await server.stop();
+    await eventually(async () => assert.ok((await timed(redis.ping())).error instanceof Unavailable));
+    const results = await Promise.allSettled([
+      ...Array.from({ length: 5 }, () => redis.rateLimit.take("away", 60, 10)),
+      ...Array.from({ length: 5 }, (_, i) => redis.marks.once("jti", `away ${i}`, Date.now(), Date.now() + 1000)),
+    ]);
+    assert.ok(results.every((one) => one.status === "rejected" && one.reason instanceof Unavailable));
+    await server.start();
+    await eventually(() => redis.rateLimit.take("away", 60, 10));
+  });
+
   it("tells what an operator must know", async () => {
     const facts = await connected().facts();
     assert.match(facts.version, /^\d+\./);

@@ -32,6 +32,25 @@ for (const [name, start] of Object.entries(BACKENDS)) {
       assert.equal(results.filter((result) => result === "seen").length, 299);
     });
 
+    it("tells each of those at the same instant by its own id and time", async () => {
+      const before_ms = now_ms - 3_600_000;
+      const results = await Promise.all([
+        backend.marks.once("jti", "mixed", now_ms, now_ms + LIFE_MS),
+        backend.marks.once("jti", "mixed too old", before_ms, now_ms + LIFE_MS),
+        backend.marks.once("jti", "mixed", now_ms, now_ms + LIFE_MS),
+        backend.marks.once("jti", "mixed", before_ms, now_ms + LIFE_MS),
+        backend.marks.once("jti", "mixed other", now_ms, now_ms + LIFE_MS),
+      ]);
+      assert.deepEqual(results, ["marked", "lost", "seen", "seen", "marked"]);
+    });
+
+    it("marks many more at once than fit one call, each once", async () => {
+      const ids = Array.from({ length: 700 }, (_, i) => `many ${i % 350}`);
+      const results = await Promise.all(ids.map((id) => backend.marks.once("jti", id, now_ms, now_ms + LIFE_MS)));
+      assert.ok(results.slice(0, 350).every((one) => one === "marked"));
+      assert.ok(results.slice(350).every((one) => one === "seen"));
+    });
+
     it("keeps kinds apart", async () => {
       assert.equal(await backend.marks.once("jti", "kinds", now_ms, now_ms + LIFE_MS), "marked");
       assert.equal(await backend.marks.once("nonce", "kinds", now_ms, now_ms + LIFE_MS), "marked");

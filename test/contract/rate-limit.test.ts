@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import fc from "fast-check";
+import type { RateResult } from "../../src/ports/rate-limit.ts";
 import { createMemory } from "../../src/adapters/memory/index.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Backend, BACKENDS } from "./backends.ts";
@@ -61,6 +62,49 @@ for (const [name, start] of Object.entries(BACKENDS)) {
         }
       }
       assert.ok(passed.length >= 30);
+    });
+
+    it("gives to n at once what it gives to n one after the other", async () => {
+      let run = 0;
+      await fc.assert(
+        fc.asyncProperty(
+          fc.integer({ min: 1, max: 30 }), // two seconds and more for a call: the time between two does not show
+          fc.integer({ min: 1, max: 40 }),
+          fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 1, maxLength: 4 }),
+          async (per_minute, burst, groups) => {
+            run += 1;
+            const began = performance.now();
+            for (const count of groups) {
+              const at_once = await Promise.all(
+                Array.from({ length: count }, () => backend.rateLimit.take(`at once ${run}`, per_minute, burst)),
+              );
+              const in_turn = [];
+              for (let i = 0; i < count; i += 1)
+                in_turn.push(await backend.rateLimit.take(`in turn ${run}`, per_minute, burst));
+              const shown = (one: RateResult) => (one.allowed ? one.remaining : "refused");
+              assert.deepEqual(at_once.map(shown), in_turn.map(shown));
+              const waits = [...at_once, ...in_turn].flatMap((one) => (one.allowed ? [] : [one.retry_after_ms]));
+              const between_ms = performance.now() - began + 2;
+              assert.ok(Math.max(...waits, 0) - Math.min(...waits, Infinity) <= between_ms, waits.join(" "));
+            }
+          },
+        ),
+        { numRuns: 25 },
+      );
+    });
+
+    it("grants to each of those at once by its own key and limit", async () => {
+      const [a, b, other_limit, c] = await Promise.all([
+        backend.rateLimit.take("mixed a", 60, 2),
+        backend.rateLimit.take("mixed b", 60, 1),
+        backend.rateLimit.take("mixed a", 60, 1),
+        backend.rateLimit.take("mixed b", 60, 1),
+      ]);
+      assert.deepEqual(
+        [a?.allowed, b?.allowed, other_limit?.allowed, c?.allowed],
+        [true, true, false, false],
+        "the second of `a` is one too many for its own limit",
+      );
     });
 
     it("passes nothing twice at the edge of a second or a minute: a refused call changes nothing", async () => {

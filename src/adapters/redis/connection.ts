@@ -1,7 +1,7 @@
-import { type ChainableCommander, Redis as Client, type RedisOptions as ClientOptions } from "ioredis";
+import { Command, Redis as Client, type RedisOptions as ClientOptions } from "ioredis";
 import type { Log } from "../../kernel/log.ts";
 import { Unavailable } from "../../ports/streams.ts";
-import { SCRIPTS, type Scripts } from "./scripts.ts";
+import { type Script, SCRIPTS } from "./scripts.ts";
 
 /** Which of the connections did a round trip: requests share `commands`, each reader blocks on one of its own. */
 export type RedisConnection = "commands" | "broadcast" | "group";
@@ -37,7 +37,6 @@ export const connect = (options: ConnectOptions): Client => {
     retryStrategy: (attempt: number) => Math.min(25 * 2 ** Math.min(attempt, 8), RECONNECT_MAX_MS),
     // A fail-over behind one address leaves us on the old primary, which is now a replica: go and find the new one.
     reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
-    scripts: SCRIPTS,
   } satisfies ClientOptions;
   const client = new Client(options.url, settings);
   let told = "";
@@ -73,84 +72,144 @@ export const firstReady = (client: Client, limit_ms: number): Promise<void> =>
     client.once("ready", done);
   });
 
-export type Pipeline = ChainableCommander & Scripts;
+/** A command's words behind its name. */
+export type Words = readonly (string | number)[];
+
+/** Words that are made when the tick's flush is, so that callers of one tick can share a command. */
+type MakeWords = () => Words;
 
 /** Commands of one tick, in one flush. */
 export type Commands = {
   /**
-   * `add` puts exactly one command on the pipeline. Rejects with `Unavailable`, but for errors that `expected` claims
-   * by their first word (`NOGROUP`, `BUSYGROUP`), which are rejected as they are. `now`: flushes at the end of this
-   * callback instead of the tick, for callers that have gathered a tick's work themselves.
+   * Rejects with `Unavailable`, but for errors that `expected` claims by their first word (`NOGROUP`, `BUSYGROUP`), which
+   * are rejected as they are. `now`: flushes at the end of this callback instead of the tick, for callers that have
+   * gathered a tick's work themselves.
    */
-  send<T>(
-    add: (pipeline: Pipeline) => unknown,
-    how?: { readonly expected?: string; readonly now?: boolean },
-  ): Promise<T>;
+  send<T>(name: string, words: Words, how?: { readonly expected?: string; readonly now?: boolean }): Promise<T>;
+  /** A script by its hash. Words: how many keys, the keys, the arguments. */
+  run<T>(script: Script, words: Words | MakeWords): Promise<T>;
   close(): void;
 };
 
 type Waiting = {
+  readonly name: string;
+  readonly words: Words | MakeWords;
+  readonly script: Script | undefined;
+  readonly expected: string | undefined;
   readonly resolve: (value: never) => void;
   readonly reject: (error: unknown) => void;
-  readonly expected: string | undefined;
 };
+
+const AS_TEXT = { replyEncoding: "utf8" } as const;
+
+/**
+ * A command of a flush, which has one timer for all of its own: the library's timer for each costs as much as the rest of
+ * the command, since taking it away again turns the object into a dictionary.
+ */
+class Flushed extends Command {
+  override setTimeout(): void {}
+}
+
+const flushed = (name: string, words: Words): Flushed => new Flushed(name, words as (string | number)[], AS_TEXT);
 
 export const createCommands = (options: ConnectOptions, onRoundTrip: () => void): Commands => {
   const client = connect(options);
+  // Ahead of everything else on the connection, so that hashes are known: a restarted server has forgotten them.
+  client.on("ready", () => {
+    for (const { lua } of Object.values(SCRIPTS)) client.script("LOAD", lua).catch(() => undefined); // `again` has the text
+  });
   let starting: Promise<void> | undefined = firstReady(client, options.timeout_ms).finally(() => {
     starting = undefined;
   });
-  let pipeline: Pipeline | undefined;
   let waiting: Waiting[] = [];
   let in_flight = 0;
 
-  const settle = (one: Waiting, error: Error | null, value: unknown): void => {
-    if (error === null) {
-      one.resolve(value as never);
-    } else {
-      const claimed = one.expected !== undefined && error.message.startsWith(one.expected);
-      one.reject(claimed ? error : new Unavailable("Redis", error));
+  const refuse = (one: Waiting, error: unknown): void => {
+    const claimed = one.expected !== undefined && error instanceof Error && error.message.startsWith(one.expected);
+    one.reject(claimed ? error : new Unavailable("Redis", error));
+  };
+
+  /** Writes commands in one go. Whatever has no answer in time is refused, and the connection that gave none is dropped. */
+  const write = (batch: readonly Waiting[], commands: readonly Flushed[]): void => {
+    onRoundTrip();
+    in_flight += batch.length;
+    let left = batch.length;
+    const timer = setTimeout(() => {
+      const late = new Error("Command timed out");
+      for (const command of commands) if (!command.isSettled) command.reject(late);
+      drop(client);
+    }, options.timeout_ms);
+    const done = (): void => {
+      in_flight -= 1;
+      left -= 1;
+      if (left === 0) clearTimeout(timer);
+    };
+    const { stream } = client;
+    stream?.cork();
+    for (let i = 0; i < commands.length; i += 1) {
+      const command = commands[i] as Flushed;
+      const one = batch[i] as Waiting;
+      command.promise.then(
+        (value) => {
+          done();
+          one.resolve(value as never);
+        },
+        (error: Error) => {
+          done();
+          if (one.script !== undefined && error.message.startsWith("NOSCRIPT")) again(one, one.script, command);
+          else refuse(one, error);
+        },
+      );
+      try {
+        client.sendCommand(command);
+      } catch (error) {
+        command.reject(error as Error);
+      }
     }
+    stream?.uncork();
+  };
+
+  /** A script that the server had forgotten has not run: with its text it runs for the first time. */
+  const again = (one: Waiting, script: Script, command: Flushed): void => {
+    const [, ...words] = command.args as (string | number)[];
+    write([{ ...one, script: undefined }], [flushed("eval", [script.lua, ...words])]);
   };
 
   const flush = async (): Promise<void> => {
-    const batch = pipeline;
-    const answers = waiting;
-    if (batch === undefined) return; // an earlier `now` took it along
-    pipeline = undefined;
+    if (waiting.length === 0) return; // an earlier `now` took it along
+    const batch = waiting;
     waiting = [];
     if (starting !== undefined) await starting; // only in the first moment of the process
-    onRoundTrip();
-    in_flight += answers.length;
-    try {
-      const results = (await batch.exec()) ?? [];
-      if (results.some(([error]) => isTimeout(error))) drop(client);
-      answers.forEach((one, i) => {
-        const [error, value] = results[i] ?? [new Error("no answer"), undefined];
-        settle(one, error, value);
-      });
-    } catch (error) {
-      for (const one of answers) one.reject(new Unavailable("Redis", error));
-    } finally {
-      in_flight -= answers.length;
-    }
+    const commands = batch.map(({ name, words, script }) => {
+      const made = typeof words === "function" ? words() : words;
+      return flushed(name, script === undefined ? made : [script.sha1, ...made]);
+    });
+    write(batch, commands);
   };
 
+  const enqueue = <T>(
+    name: string,
+    words: Words | MakeWords,
+    script: Script | undefined,
+    expected: string | undefined,
+  ): Promise<T> =>
+    new Promise((resolve, reject) => {
+      if (in_flight + waiting.length >= MAX_IN_FLIGHT) {
+        reject(new Unavailable("Redis", new Error(`${MAX_IN_FLIGHT} commands wait for an answer`)));
+        return;
+      }
+      // Behind every callback of this tick, so that what they send goes along.
+      if (waiting.length === 0) setImmediate(flush);
+      waiting.push({ name, words, script, expected, resolve, reject });
+    });
+
   return {
-    send: (add, how = {}) =>
-      new Promise((resolve, reject) => {
-        if (in_flight + waiting.length >= MAX_IN_FLIGHT) {
-          reject(new Unavailable("Redis", new Error(`${MAX_IN_FLIGHT} commands wait for an answer`)));
-          return;
-        }
-        if (pipeline === undefined) {
-          pipeline = client.pipeline() as Pipeline;
-          setImmediate(flush); // behind every callback of this tick, so that what they send goes along
-        }
-        add(pipeline);
-        waiting.push({ resolve, reject, expected: how.expected });
-        if (how.now === true) process.nextTick(flush);
-      }),
+    send: (name, words, how) => {
+      const answer = enqueue<never>(name, words, undefined, how?.expected);
+      if (how?.now === true) process.nextTick(flush);
+      return answer;
+    },
+    run: (script, words) => enqueue("evalsha", words, script, undefined),
     close: () => client.disconnect(),
   };
 };

@@ -84,12 +84,12 @@ export const createRedis = (options: RedisOptions): Redis => {
     marks: createMarks(commands),
     rateLimit: createRateLimit(commands),
     async ping() {
-      await commands.send((pipeline) => pipeline.ping());
+      await commands.send("ping", []);
     },
     async facts() {
       const [info, save] = await Promise.all([
-        commands.send<string>((pipeline) => pipeline.info()),
-        commands.send<string[]>((pipeline) => pipeline.config("GET", "save")).catch(() => undefined), // often forbidden
+        commands.send<string>("info", []),
+        commands.send<string[]>("config", ["GET", "save"]).catch(() => undefined), // often forbidden
       ]);
       const fact = (name: string): string => new RegExp(`^${name}:(.*?)\r?$`, "m").exec(info)?.[1] ?? "";
       return {

@@ -1,19 +1,48 @@
 import { LEEWAY_S } from "../../domain/token.ts";
 import type { MarkResult, Marks } from "../../ports/marks.ts";
+import { Unavailable } from "../../ports/streams.ts";
 import type { Commands } from "./connection.ts";
+import { createGatherer } from "./gather.ts";
+import { SCRIPTS } from "./scripts.ts";
 
 const EPOCH_KEY = "caracal:marks:epoch";
+/** Marks of one call: the server does nothing else meanwhile. */
+const MAX_AT_ONCE = 128;
+
+type Mark = { readonly key: string; readonly issued_ms: number; readonly forget_ms: number };
+
+const resultOf = (letter: string | undefined): MarkResult => {
+  if (letter === "m") return "marked";
+  if (letter === "s") return "seen";
+  if (letter === "l") return "lost";
+  throw new Unavailable("Redis", new Error("the answer about a mark is none that was agreed on"));
+};
 
 /**
- * Marks in Redis. The clock that judges `issued_ms` is the server's; the issuer's may be ahead of it by as much as
- * clocks differ, and what was issued within that difference before a loss is not noticed: keep clocks together.
+ * Marks in Redis; those of one tick in one call of the script, which looks once whether the memory is still the same. The
+ * clock that judges `issued_ms` is the server's; the issuer's may be ahead of it by as much as clocks differ, and what was
+ * issued within that difference before a loss is not noticed: keep clocks together.
  */
-export const createMarks = (commands: Commands): Marks => ({
-  once: (kind, id, issued_ms, expires_ms) =>
-    commands.send<MarkResult>((pipeline) =>
-      pipeline.caracalOnce(EPOCH_KEY, `caracal:mark:${kind}:${id}`, issued_ms, expires_ms + LEEWAY_S * 1000),
-    ),
-  prime: async () => {
-    await commands.send((pipeline) => pipeline.caracalPrime(EPOCH_KEY));
-  },
-});
+export const createMarks = (commands: Commands): Marks => {
+  const mark = createGatherer<Mark, MarkResult>(MAX_AT_ONCE, async (_key, close) => {
+    let asked = 0;
+    const letters = await commands.run<string>(SCRIPTS.once, () => {
+      const marks = close();
+      asked = marks.length;
+      return [
+        1 + asked,
+        EPOCH_KEY,
+        ...marks.map(({ key }) => key),
+        ...marks.flatMap(({ issued_ms, forget_ms }) => [issued_ms, forget_ms]),
+      ];
+    });
+    return Array.from({ length: asked }, (_, i) => resultOf(letters[i]));
+  });
+  return {
+    once: (kind, id, issued_ms, expires_ms) =>
+      mark("", { key: `caracal:mark:${kind}:${id}`, issued_ms, forget_ms: expires_ms + LEEWAY_S * 1000 }),
+    prime: async () => {
+      await commands.run(SCRIPTS.prime, [1, EPOCH_KEY]);
+    },
+  };
+};

@@ -98,7 +98,7 @@ const reader = (
 /** The group is made anew at our own place whenever it may be gone or elsewhere: after a start, a failure, a flush. */
 const placeGroup = async (commands: Commands, stream: string, group: string, from: Position): Promise<Position> => {
   const info = await commands
-    .send<unknown[]>((pipeline) => pipeline.xinfo("STREAM", stream), { expected: "ERR no such key" })
+    .send<unknown[]>("xinfo", ["STREAM", stream], { expected: "ERR no such key" })
     .catch((error: unknown) => {
       if (error instanceof Error && error.message.startsWith("ERR no such key")) return [];
       throw error;
@@ -107,10 +107,10 @@ const placeGroup = async (commands: Commands, stream: string, group: string, fro
   const last = String(pairs(info).get("last-generated-id") ?? "0-0");
   const place = compareIds(from, last) > 0 ? "0-0" : from;
   await commands
-    .send((pipeline) => pipeline.xgroup("CREATE", stream, group, place, "MKSTREAM"), { expected: "BUSYGROUP" })
+    .send("xgroup", ["CREATE", stream, group, place, "MKSTREAM"], { expected: "BUSYGROUP" })
     .catch(async (error: unknown) => {
       if (!(error instanceof Error) || !error.message.startsWith("BUSYGROUP")) throw error;
-      await commands.send((pipeline) => pipeline.xgroup("SETID", stream, group, place));
+      await commands.send("xgroup", ["SETID", stream, group, place]);
     });
   return place;
 };
@@ -180,8 +180,8 @@ export const readBroadcast = (commands: Commands, context: ReaderContext, option
       }
     },
     async () => {
-      for (const stream of streams) await commands.send((pipeline) => pipeline.xgroup("DESTROY", stream, group));
-      await commands.send((pipeline) => pipeline.del(ownerKey(options.owner)));
+      for (const stream of streams) await commands.send("xgroup", ["DESTROY", stream, group]);
+      await commands.send("del", [ownerKey(options.owner)]);
     },
   );
 };
@@ -238,7 +238,7 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
       if (!placed) {
         // From the first entry: what was appended before anybody consumed is to be consumed.
         await commands
-          .send((pipeline) => pipeline.xgroup("CREATE", stream, group, "0", "MKSTREAM"), { expected: "BUSYGROUP" })
+          .send("xgroup", ["CREATE", stream, group, "0", "MKSTREAM"], { expected: "BUSYGROUP" })
           .catch((error: unknown) => {
             if (!(error instanceof Error) || !error.message.startsWith("BUSYGROUP")) throw error;
           });

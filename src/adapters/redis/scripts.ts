@@ -1,7 +1,12 @@
+import { hash } from "node:crypto";
+
 /**
- * Lua: one atomic step each, on the primary (a replica answers READONLY). ioredis sends the text on a connection's first
- * use, the hash after that, and the text again where the server answers NOSCRIPT.
+ * Lua: one atomic step each, on the primary (a replica answers READONLY). The texts go to the server when a connection is
+ * made, their hashes after that, and a text again where the server answers NOSCRIPT.
  */
+export type Script = { readonly lua: string; readonly sha1: string };
+
+const script = (lua: string): Script => ({ lua, sha1: hash("sha1", lua) });
 
 /** Loads `since`: the moment from which the memory of marks is known to be whole, in this server's milliseconds. */
 const EPOCH = `
@@ -17,14 +22,23 @@ end
 `;
 
 /**
- * KEYS: epoch, mark. ARGV: issued_ms, forget_ms. A restart or a fail-over changes master_replid, and an empty server has
- * no epoch: in both cases marks may be gone, and what was issued before can't be told from what was used.
+ * KEYS: epoch, then marks. ARGV: for each mark issued_ms and forget_ms. Returns a letter for each: m(arked), s(een),
+ * l(ost). A restart or a fail-over changes master_replid, and an empty server has no epoch: in both cases marks may be
+ * gone, and what was issued before can't be told from what was used. One look at the epoch serves all marks of a call:
+ * nothing comes between them.
  */
 const ONCE = `${EPOCH}
-if redis.call('EXISTS', KEYS[2]) == 1 then return 'seen' end
-if tonumber(ARGV[1]) < since then return 'lost' end
-redis.call('SET', KEYS[2], '1', 'PX', string.format('%.0f', math.max(1000, tonumber(ARGV[2]) - now)))
-return 'marked'
+local told = {}
+for i = 2, #KEYS do
+  local issued = tonumber(ARGV[2 * i - 3])
+  if issued < since then
+    told[i - 1] = redis.call('EXISTS', KEYS[i]) == 1 and 's' or 'l'
+  else
+    local keep = math.ceil(math.max(1000, tonumber(ARGV[2 * i - 2]) - now))
+    told[i - 1] = redis.call('SET', KEYS[i], '1', 'PX', keep, 'NX') and 'm' or 's'
+  end
+end
+return table.concat(told)
 `;
 
 const PRIME = `${EPOCH}
@@ -32,20 +46,25 @@ return 'OK'
 `;
 
 /**
- * GCRA. KEYS: the theoretical arrival time (TAT). ARGV: milliseconds per call, burst. A call conforms when the TAT is no
- * further ahead than the burst allows; a refused one changes nothing. Returns {1, remaining} or {0, wait in ms}.
+ * GCRA for n calls at one instant. KEYS: the theoretical arrival time (TAT). ARGV: microseconds per call, burst, n. A call
+ * conforms when the TAT is no further ahead than the burst allows; a refused one changes nothing. Whole microseconds, so
+ * that n calls at once come to the very same as one after the other. Returns how many pass, how many more could, and for
+ * those refused the wait in milliseconds.
  */
 const TAKE = `
 local t = redis.call('TIME')
-local now = t[1] * 1000 + t[2] / 1000
+local now = t[1] * 1000000 + t[2]
 local every = tonumber(ARGV[1])
-local burst = tonumber(ARGV[2])
+local room = every * tonumber(ARGV[2])
+local asked = tonumber(ARGV[3])
 local tat = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
-local ahead = tat + every - now
-local room = every * burst
-if ahead > room + 0.001 then return {0, math.ceil(ahead - room)} end
-redis.call('SET', KEYS[1], string.format('%.3f', tat + every), 'PX', math.ceil(ahead))
-return {1, math.floor((room - ahead) / every + 0.001)}
+local passed = math.max(0, math.min(asked, math.floor((room - (tat - now)) / every)))
+if passed > 0 then
+  tat = tat + passed * every
+  redis.call('SET', KEYS[1], tat, 'PX', math.ceil((tat - now) / 1000))
+end
+local left = room - (tat - now)
+return {passed, math.max(0, math.floor(left / every)), math.max(1, math.ceil((every - left) / 1000))}
 `;
 
 /**
@@ -65,11 +84,8 @@ return 'OK'
 `;
 
 export const SCRIPTS = {
-  caracalOnce: { lua: ONCE, numberOfKeys: 2 },
-  caracalPrime: { lua: PRIME, numberOfKeys: 1 },
-  caracalTake: { lua: TAKE, numberOfKeys: 1 },
-  caracalBury: { lua: BURY, numberOfKeys: 3 },
-};
-
-/** The scripts as a pipeline's methods: keys first, then arguments. */
-export type Scripts = Readonly<Record<keyof typeof SCRIPTS, (...args: (string | number)[]) => unknown>>;
+  once: script(ONCE),
+  prime: script(PRIME),
+  take: script(TAKE),
+  bury: script(BURY),
+} as const;

@@ -2,6 +2,7 @@ import { type Entry, type Position, START, type Streams } from "../../ports/stre
 import { deadLetter } from "../../domain/dead-letter.ts";
 import type { Commands } from "./connection.ts";
 import { BROADCAST_GROUP, ownerKey, type ReaderContext, readBroadcast, readGroup } from "./readers.ts";
+import { SCRIPTS } from "./scripts.ts";
 import { compareIds, entriesOf, flatten, idOf, pairs, type RawEntry, successorOf } from "./replies.ts";
 
 /** How long one burial of an entry is remembered: longer than any replica takes to come to the same entry. */
@@ -22,7 +23,7 @@ type Group = {
 
 const groupsOf = async (commands: Commands, stream: string): Promise<readonly Group[]> => {
   const raw = await commands
-    .send<unknown[][]>((pipeline) => pipeline.xinfo("GROUPS", stream), { expected: "ERR no such key" })
+    .send<unknown[][]>("xinfo", ["GROUPS", stream], { expected: "ERR no such key" })
     .catch(orElse<unknown[][]>("ERR no such key", []));
   return raw.map((one) => {
     const facts = pairs(one);
@@ -45,9 +46,7 @@ const orElse =
 /** The first id that `group` may still need: its oldest pending entry, else the one behind its last. */
 const neededBy = async (commands: Commands, stream: string, group: Group): Promise<string> => {
   if (group.pending === 0) return successorOf(group.delivered);
-  const [count, oldest] = await commands.send<[number, string | null]>((pipeline) =>
-    pipeline.xpending(stream, group.name),
-  );
+  const [count, oldest] = await commands.send<[number, string | null]>("xpending", [stream, group.name]);
   return count > 0 && oldest !== null ? oldest : successorOf(group.delivered);
 };
 
@@ -56,23 +55,21 @@ const sweepOwners = async (commands: Commands, stream: string, groups: readonly 
     groups.map(async (group) => {
       if (!group.name.startsWith(BROADCAST_GROUP)) return true;
       const owner = group.name.slice(BROADCAST_GROUP.length);
-      return (await commands.send<number>((pipeline) => pipeline.exists(ownerKey(owner)))) === 1;
+      return (await commands.send<number>("exists", [ownerKey(owner)])) === 1;
     }),
   );
   const gone = groups.filter((_, i) => !alive[i]);
-  await Promise.all(gone.map((group) => commands.send((pipeline) => pipeline.xgroup("DESTROY", stream, group.name))));
+  await Promise.all(gone.map((group) => commands.send("xgroup", ["DESTROY", stream, group.name])));
   return groups.filter((_, i) => alive[i]);
 };
 
 const sweepConsumers = async (commands: Commands, stream: string, group: string): Promise<void> => {
-  const consumers = await commands.send<unknown[][]>((pipeline) => pipeline.xinfo("CONSUMERS", stream, group));
+  const consumers = await commands.send<unknown[][]>("xinfo", ["CONSUMERS", stream, group]);
   const gone = consumers
     .map(pairs)
     .filter((one) => Number(one.get("pending")) === 0 && Number(one.get("idle")) > CONSUMER_GONE_MS);
   await Promise.all(
-    gone.map((one) =>
-      commands.send((pipeline) => pipeline.xgroup("DELCONSUMER", stream, group, String(one.get("name")))),
-    ),
+    gone.map((one) => commands.send("xgroup", ["DELCONSUMER", stream, group, String(one.get("name"))])),
   );
 };
 
@@ -80,14 +77,12 @@ const sweepConsumers = async (commands: Commands, stream: string, group: string)
 export const createStreams = (commands: Commands, context: ReaderContext): Streams => ({
   append: (stream, entries) =>
     Promise.all(
-      entries.map((fields) =>
-        commands.send<string>((pipeline) => pipeline.xadd(stream, "*", ...flatten(fields)), { now: true }),
-      ),
+      entries.map((fields) => commands.send<string>("xadd", [stream, "*", ...flatten(fields)], { now: true })),
     ),
 
   async position(stream): Promise<Position> {
     const info = await commands
-      .send<unknown[]>((pipeline) => pipeline.xinfo("STREAM", stream), { expected: "ERR no such key" })
+      .send<unknown[]>("xinfo", ["STREAM", stream], { expected: "ERR no such key" })
       .catch(orElse<unknown[]>("ERR no such key", []));
     return String(pairs(info).get("last-generated-id") ?? START);
   },
@@ -99,32 +94,26 @@ export const createStreams = (commands: Commands, context: ReaderContext): Strea
     const fields = flatten(deadLetter(entry, reason));
     const most = group === undefined ? DEAD_MAX : 0; // what a consuming group can't process may be somebody's ledger
     const mark = `caracal:buried:${stream}:${entry.id}`;
-    await commands.send((pipeline) =>
-      pipeline.caracalBury(to, mark, stream, group ?? "", entry.id, BURIED_S, most, ...fields),
-    );
+    await commands.run(SCRIPTS.bury, [3, to, mark, stream, group ?? "", entry.id, BURIED_S, most, ...fields]);
   },
 
   async range(stream, after, count): Promise<readonly Entry[]> {
-    const raw = await commands.send<RawEntry[]>((pipeline) =>
-      pipeline.xrange(stream, `(${after}`, "+", "COUNT", count),
-    );
+    const raw = await commands.send<RawEntry[]>("xrange", [stream, `(${after}`, "+", "COUNT", count]);
     return entriesOf(raw);
   },
 
   async remove(stream, ids) {
-    if (ids.length > 0) await commands.send((pipeline) => pipeline.xdel(stream, ...ids));
+    if (ids.length > 0) await commands.send("xdel", [stream, ...ids]);
   },
 
-  length: (stream) => commands.send<number>((pipeline) => pipeline.xlen(stream)),
+  length: (stream) => commands.send<number>("xlen", [stream]),
 
   async backlog(stream, name) {
     const group = (await groupsOf(commands, stream)).find((one) => one.name === name);
-    if (group === undefined) return commands.send<number>((pipeline) => pipeline.xlen(stream));
+    if (group === undefined) return commands.send<number>("xlen", [stream]);
     if (group.lag !== null) return group.pending + group.lag;
     // Redis before 7, or one that lost count: the unread ones, counted.
-    const unread = await commands.send<unknown[]>((pipeline) =>
-      pipeline.xrange(stream, `(${group.delivered}`, "+", "COUNT", 10_000),
-    );
+    const unread = await commands.send<unknown[]>("xrange", [stream, `(${group.delivered}`, "+", "COUNT", 10_000]);
     return group.pending + unread.length;
   },
 
@@ -136,16 +125,16 @@ export const createStreams = (commands: Commands, context: ReaderContext): Strea
     if (keep_ms === undefined && consuming.length === 0) return;
     const needed = await Promise.all(groups.map((group) => neededBy(commands, stream, group)));
     if (keep_ms !== undefined) {
-      const [seconds] = await commands.send<[string, string]>((pipeline) => pipeline.time());
+      const [seconds] = await commands.send<[string, string]>("time", []);
       needed.push(idOf(Number(seconds) * 1000 - keep_ms));
     }
     const oldest = needed.reduce((a, b) => (compareIds(a, b) <= 0 ? a : b));
-    await commands.send((pipeline) => pipeline.xtrim(stream, "MINID", oldest));
-    if (keep_ms !== undefined) await commands.send((pipeline) => pipeline.xtrim(stream, "MAXLEN", "~", BROADCAST_MAX));
+    await commands.send("xtrim", [stream, "MINID", oldest]);
+    if (keep_ms !== undefined) await commands.send("xtrim", [stream, "MAXLEN", "~", BROADCAST_MAX]);
   },
 
   async identity() {
-    const info = await commands.send<string>((pipeline) => pipeline.info("replication"));
+    const info = await commands.send<string>("info", ["replication"]);
     return /master_replid:(\w+)/.exec(info)?.[1] ?? "";
   },
 });
