@@ -207,7 +207,7 @@ const exchange = async (bench: Bench): Promise<Exchanges> => {
       zone_id,
       token,
       resource,
-      connections: CONNECTIONS,
+      at_once: CONNECTIONS,
       seconds,
     } satisfies ExchangeLoad;
     const { per_s } = await askOnce<{ readonly per_s: number }>(startOwnPart("exchange-load", outside));

@@ -1,8 +1,8 @@
-import { connect, type Socket } from "node:net";
-import { GATEWAY_FIELDS, GRANT_TOKEN_EXCHANGE, TOKEN_PATH, TOKEN_TYPE_ACCESS_TOKEN } from "../../src/contracts/sts.ts";
-import { GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
+import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
 import { keyring } from "../../src/domain/keyring.ts";
-import { randomSecret } from "../../src/kernel/ids.ts";
+import { createCancel } from "../../src/kernel/cancel.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { answer, partOptions } from "./parts.ts";
 
 export type ExchangeLoad = {
@@ -12,105 +12,53 @@ export type ExchangeLoad = {
   readonly zone_id: string;
   readonly token: string;
   readonly resource: string;
-  readonly connections: number;
+  /** Callers at once, each with one exchange under way. */
+  readonly at_once: number;
   readonly seconds: number;
 };
 
 const WARM_MS = 1_000;
-/** More than any STS answers; made and signed before the clock starts, so that the generator only writes and reads. */
-const PER_S_MAX = 14_000;
-const HEAD_END = Buffer.from("\r\n\r\n");
+const TIMEOUT_MS = 5_000;
 
-const signedRequests = (options: ExchangeLoad): Buffer[] => {
-  const ring = keyring(Buffer.from(options.gateway_key, "hex"));
-  const form = new URLSearchParams({
-    grant_type: GRANT_TOKEN_EXCHANGE,
-    zone_id: options.zone_id,
-    subject_token: options.token,
-    subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
-    resource: options.resource,
-    [GATEWAY_FIELDS.method]: "GET",
-    [GATEWAY_FIELDS.path]: "/",
+/** Exchanges as a Gateway asks for them: by its own adapter, over its own hop; per second. */
+const measure = async (options: ExchangeLoad): Promise<{ readonly per_s: number }> => {
+  const sts = createStsHttp({
+    url: options.sts_url,
+    ring: keyring(Buffer.from(options.gateway_key, "hex")),
+    timeout_ms: TIMEOUT_MS,
+    clock: systemClock,
   });
-  const body = Buffer.from(form.toString());
-  const timestamp_ms = Date.now();
-  const make = (): Buffer => {
-    const nonce = randomSecret(16);
-    const signature = signGatewayCall(ring, { method: "POST", path: TOKEN_PATH, timestamp_ms, nonce, body });
-    const head = [
-      `POST ${TOKEN_PATH} HTTP/1.1`,
-      `host: ${new URL(options.sts_url).host}`,
-      "content-type: application/x-www-form-urlencoded",
-      `content-length: ${body.byteLength}`,
-      `${GATEWAY_HEADERS.timestamp}: ${timestamp_ms}`,
-      `${GATEWAY_HEADERS.nonce}: ${nonce}`,
-      `${GATEWAY_HEADERS.signature}: ${signature}`,
-    ];
-    return Buffer.concat([Buffer.from(`${head.join("\r\n")}\r\n\r\n`), body]);
-  };
-  const total = Math.ceil(PER_S_MAX * (WARM_MS / 1_000 + options.seconds));
-  return Array.from({ length: total }, make);
-};
-
-/** Calls `onAnswer` with each answer's status; answers come one at a time, with a length. */
-const readAnswers = (socket: Socket, onAnswer: (status: number) => void): void => {
-  let pending: Buffer = Buffer.alloc(0);
-  socket.on("data", (chunk) => {
-    pending = pending.byteLength === 0 ? chunk : Buffer.concat([pending, chunk]);
-    const head_end = pending.indexOf(HEAD_END);
-    if (head_end < 0) return;
-    const head = pending.toString("latin1", 0, head_end);
-    const length = Number(/content-length: (\d+)/i.exec(head)?.[1] ?? Number.NaN);
-    if (pending.byteLength < head_end + HEAD_END.byteLength + length) return;
-    pending = Buffer.alloc(0);
-    onAnswer(Number(head.slice(9, 12)));
-  });
-};
-
-/** Exchanges as a Gateway asks for them, over plain sockets, as many at once as there are connections; per second. */
-const measure = (options: ExchangeLoad): Promise<{ readonly per_s: number }> =>
-  new Promise((resolve, reject) => {
-    const requests = signedRequests(options);
-    const url = new URL(options.sts_url);
-    const sockets: Socket[] = [];
-    let counted = 0;
-    let counting_since: number | undefined;
-    const fail = (error: Error): void => {
-      for (const socket of sockets) socket.destroy();
-      reject(error);
-    };
-    for (let i = 0; i < options.connections; i += 1) {
-      const socket = connect({ host: url.hostname, port: Number(url.port), noDelay: true });
-      const send = (): void => {
-        const next = requests.pop();
-        if (next === undefined) fail(new Error("every prepared exchange was used: raise PER_S_MAX"));
-        else socket.write(next);
-      };
-      sockets.push(socket);
-      socket.on("error", fail);
-      socket.on("connect", send);
-      readAnswers(socket, (status) => {
-        if (status !== 200) {
-          fail(new Error(`an exchange was answered with ${status}`));
-          return;
-        }
-        counted += 1;
-        send();
-      });
+  const { zone_id, token, resource } = options;
+  let counted = 0;
+  let counting_since_ms = 0;
+  let over = false;
+  const caller = async (): Promise<void> => {
+    while (!over) {
+      const answered = await sts.exchange(
+        {
+          zone_id,
+          subject_token: token,
+          resource,
+          method: "GET",
+          path: "/",
+          request_id: uuidv7(),
+          traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        },
+        createCancel().signal,
+      );
+      if (!answered.ok) throw new Error(`an exchange was refused: ${JSON.stringify(answered.body)}`);
+      counted += 1;
     }
-    setTimeout(() => {
-      counted = 0;
-      counting_since = performance.now();
-    }, WARM_MS);
-    setTimeout(
-      () => {
-        const seconds = (performance.now() - (counting_since ?? 0)) / 1_000;
-        const result = { per_s: counted / seconds };
-        for (const socket of sockets) socket.destroy();
-        resolve(result);
-      },
-      WARM_MS + options.seconds * 1_000,
-    );
-  });
+  };
+  setTimeout(() => {
+    counted = 0;
+    counting_since_ms = performance.now();
+  }, WARM_MS);
+  setTimeout(() => (over = true), WARM_MS + options.seconds * 1_000);
+  await Promise.all(Array.from({ length: options.at_once }, caller));
+  const per_s = counted / ((performance.now() - counting_since_ms) / 1_000);
+  await sts.close();
+  return { per_s };
+};
 
 export const run = async (): Promise<void> => answer(await measure(partOptions<ExchangeLoad>()));

@@ -14,6 +14,8 @@ export const JWKS_PATH = "/.well-known/jwks.json";
 export const BINDINGS_PATH = "/internal/v1/bindings";
 /** `?cursor={cursor}`: 200 with a `RevocationPage`. */
 export const REVOCATIONS_PATH = "/internal/v1/revocations";
+/** An `ExchangeBatch` as JSON: 200 with an `ExchangeAnswer` a line, each as soon as its exchange is decided. */
+export const EXCHANGES_PATH = "/internal/v1/exchanges";
 
 /** Fields of the token endpoint that only the Gateway may send: the call as it saw it. They are policy input. */
 export const GATEWAY_FIELDS = { method: "request_method", path: "request_path" } as const;
@@ -57,6 +59,43 @@ export type TokenAnswer =
       readonly body: OAuthError;
       readonly retry_after_s?: number | undefined;
     };
+
+/** Of one batch, of one exchange in it, and of one line of its answer. */
+export const MAX_EXCHANGES = 32;
+export const MAX_EXCHANGES_BYTES = 512 * 1024;
+export const MAX_EXCHANGE_BYTES = 64 * 1024;
+export const MAX_ANSWER_LINE_BYTES = 64 * 1024;
+
+const sized = (min: number, max: number) => v.pipe(v.string(), v.minLength(min), v.maxLength(max));
+
+/** What the Gateway asks for one call: the fields of a token request that it may send, and whose call it is. */
+export const ExchangeSchema = v.strictObject({
+  zone_id: sized(1, 128),
+  subject_token: sized(1, MAX_EXCHANGE_BYTES),
+  resource: sized(1, MAX_EXCHANGE_BYTES),
+  scope: v.optional(sized(0, MAX_EXCHANGE_BYTES)),
+  method: sized(1, 64),
+  path: sized(1, MAX_EXCHANGE_BYTES),
+  request_id: sized(1, 128),
+  traceparent: sized(1, 128),
+});
+export const ExchangeBatchSchema = v.strictObject({
+  exchanges: v.pipe(v.array(ExchangeSchema), v.minLength(1), v.maxLength(MAX_EXCHANGES)),
+});
+
+/**
+ * One line of the answer. `exchange`: which of the batch, counted from 0; `body` and `retry_after_s` are what the token
+ * endpoint answers with that status.
+ */
+export const ExchangeAnswerSchema = v.variant("status", [
+  v.object({ exchange: v.number(), status: v.literal(200), body: TokenResponseSchema }),
+  v.object({
+    exchange: v.number(),
+    status: v.pipe(v.number(), v.integer(), v.minValue(400), v.maxValue(599)),
+    body: OAuthErrorSchema,
+    retry_after_s: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(999_999))),
+  }),
+]);
 
 /** Bindings of one zone: resource identifier → upstream. `version` changes with any of them. */
 export const BindingsSchema = v.object({

@@ -1,27 +1,11 @@
-import { GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, type TokenAnswer } from "../contracts/sts.ts";
+import type { TokenAnswer } from "../contracts/sts.ts";
 import type { Cancellation } from "../kernel/cancel.ts";
 import type { Clock } from "../kernel/clock.ts";
-import { type GatewayExchange, type Sts, StsTimeout } from "../ports/sts.ts";
+import { type Sts, StsTimeout } from "../ports/sts.ts";
 import { Unavailable } from "../ports/streams.ts";
 import type { PublicState } from "./public-state.ts";
-import type { TokenRequest } from "./request.ts";
+import { requestOfGateway } from "./request.ts";
 import type { TokenEndpoint } from "./token-endpoint.ts";
-
-const requestOf = (exchange: GatewayExchange): TokenRequest => ({
-  zone_id: exchange.zone_id,
-  caller: { kind: "gateway", nonce: undefined },
-  grant_type: GRANT_TOKEN_EXCHANGE,
-  resources: [exchange.resource],
-  scope: exchange.scope,
-  subject_token: exchange.subject_token,
-  subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
-  requested_token_type: undefined,
-  session_id: undefined,
-  ttl_seconds: undefined,
-  method: exchange.method,
-  path: exchange.path,
-  unsupported: [],
-});
 
 const gaveUp = (signal: Cancellation): Error =>
   signal.reason instanceof DOMException && signal.reason.name === "TimeoutError"
@@ -53,7 +37,8 @@ export const createDirect = (tokens: TokenEndpoint, state: PublicState, clock: C
   exchange(exchange, signal) {
     if (signal.aborted) return Promise.reject(gaveUp(signal));
     const trace_id = exchange.traceparent.split("-")[1];
-    const start = { request: requestOf(exchange), request_id: exchange.request_id, trace_id, now_ms: clock.now_ms() };
+    const request = requestOfGateway(exchange, undefined);
+    const start = { request, request_id: exchange.request_id, trace_id, now_ms: clock.now_ms() };
     return unlessAborted(tokens.answer(start), signal);
   },
   bindings: (since) => orUnavailable(state.bindings(since)),

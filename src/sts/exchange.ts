@@ -4,7 +4,6 @@ import { pipeline } from "../kernel/pipeline.ts";
 import type { RateLimit } from "../ports/rate-limit.ts";
 import type { ClientSecrets } from "./client-secrets.ts";
 import type { Start } from "./facts.ts";
-import type { GatewayNonces } from "./gateway-calls.ts";
 import type { PresentedTokens } from "./presented-tokens.ts";
 import type { Sessions } from "./sessions.ts";
 import type { SigningKeys } from "./signing-keys.ts";
@@ -31,7 +30,6 @@ export type PipelinePorts = {
   readonly secrets: ClientSecrets;
   readonly tokens: PresentedTokens;
   readonly limits: RateLimit;
-  readonly nonces: GatewayNonces;
   readonly rate_limit_per_minute: number;
   readonly sessions: Sessions;
   readonly policy: PolicyPorts;
@@ -47,7 +45,7 @@ export const exchange = (ports: PipelinePorts) =>
   pipeline<Start>()
     .load(zone(ports.snapshots))
     .load(client(ports.snapshots, ports.secrets, ports.tokens))
-    .load(rateLimit(ports.limits, ports.nonces, ports.rate_limit_per_minute))
+    .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(exchangeFields)
     .check(oneResource)

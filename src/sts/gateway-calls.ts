@@ -12,6 +12,17 @@ export type GatewayNonces = {
   use(nonce: string, timestamp_ms: number): Promise<NonceResult>;
 };
 
+/** The nonce of one signed call, which is asked about once, however many exchanges the call brought. */
+export type CallNonce = {
+  /** Rejects where it can't be known; the caller refuses then. */
+  use(): Promise<NonceResult>;
+};
+
+export const callNonce = (nonces: GatewayNonces, nonce: SignedNonce): CallNonce => {
+  let asked: Promise<NonceResult> | undefined;
+  return { use: () => (asked ??= nonces.use(nonce.id, nonce.timestamp_ms)) };
+};
+
 const KIND = "gateway-nonce";
 
 /**
@@ -26,10 +37,12 @@ export const createGatewayNonces = (marks: Marks, clock: Clock): GatewayNonces =
   },
 });
 
+type SignedNonce = { readonly id: string; readonly timestamp_ms: number };
+
 export type SignedBy =
   | { readonly signed: "no" }
   | { readonly signed: "badly"; readonly reason: "gateway_signature" | "gateway_clock" }
-  | { readonly signed: "well"; readonly nonce: { readonly id: string; readonly timestamp_ms: number } };
+  | { readonly signed: "well"; readonly nonce: SignedNonce };
 
 const TIMESTAMP = /^[1-9][0-9]{12,13}$/;
 const NONCE = /^[A-Za-z0-9_-]{16,64}$/;

@@ -135,7 +135,6 @@ export const createSts = (deps: StsDeps): StsRole => {
     secrets: createClientSecrets(clock),
     tokens: createPresentedTokens(clock, deps.issuer_url, (zone_id) => snapshots.keysVersion(zone_id)),
     limits: deps.rateLimit,
-    nonces,
     rate_limit_per_minute: deps.rate_limit_per_minute,
     sessions: createSessions({ db, revocations, clock, onRead: () => counters.session_reads.inc() }),
     policy: {

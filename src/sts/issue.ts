@@ -22,7 +22,7 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
   pipeline<Start>()
     .load(zone(ports.snapshots))
     .load(client(ports.snapshots, ports.secrets, ports.tokens))
-    .load(rateLimit(ports.limits, ports.nonces, ports.rate_limit_per_minute))
+    .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(issueFields)
     .check(someResources)

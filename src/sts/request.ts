@@ -1,5 +1,12 @@
-import { GATEWAY_FIELDS, GRANT_CLIENT_CREDENTIALS, GRANT_TOKEN_EXCHANGE } from "../contracts/sts.ts";
+import {
+  GATEWAY_FIELDS,
+  GRANT_CLIENT_CREDENTIALS,
+  GRANT_TOKEN_EXCHANGE,
+  TOKEN_TYPE_ACCESS_TOKEN,
+} from "../contracts/sts.ts";
+import type { GatewayExchange } from "../ports/sts.ts";
 import { decodeFormText, type Form } from "./form.ts";
+import type { CallNonce } from "./gateway-calls.ts";
 
 /** Who asks: a client with its secret, or the Gateway, which has proved itself already. */
 export type Caller =
@@ -13,7 +20,7 @@ export type Caller =
   | {
       readonly kind: "gateway";
       /** Absent within one process, where there is nothing that could be played again. */
-      readonly nonce: { readonly id: string; readonly timestamp_ms: number } | undefined;
+      readonly nonce: CallNonce | undefined;
     };
 
 /** A token request whose form was read; whether it may be granted is the pipeline's to say. */
@@ -34,6 +41,23 @@ export type TokenRequest = {
   /** Fields of ours that this server does not serve: refused by name, since leaving one out would change the answer. */
   readonly unsupported: readonly string[];
 };
+
+/** What the Gateway asks for one call, as the request that it is. An empty scope counts as none (RFC 6749, 3.2). */
+export const requestOfGateway = (exchange: GatewayExchange, nonce: CallNonce | undefined): TokenRequest => ({
+  zone_id: exchange.zone_id,
+  caller: { kind: "gateway", nonce },
+  grant_type: GRANT_TOKEN_EXCHANGE,
+  resources: [exchange.resource],
+  scope: exchange.scope === "" ? undefined : exchange.scope,
+  subject_token: exchange.subject_token,
+  subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
+  requested_token_type: undefined,
+  session_id: undefined,
+  ttl_seconds: undefined,
+  method: exchange.method,
+  path: exchange.path,
+  unsupported: [],
+});
 
 /** A request that no pipeline can take. `error` is RFC 6749's code, `reason` ours. */
 export type RequestFault = {

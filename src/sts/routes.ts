@@ -4,7 +4,9 @@ import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
 import {
   BINDINGS_PATH,
+  EXCHANGES_PATH,
   JWKS_PATH,
+  MAX_EXCHANGES_BYTES,
   MAX_FORM_BYTES,
   REVOCATIONS_PATH,
   TOKEN_PATH,
@@ -16,11 +18,13 @@ import { requestIdOf } from "../http/request-id.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
+import { createAnswerLines } from "./answer-lines.ts";
+import { readExchangeBatch } from "./exchange-batch.ts";
 import { parseForm } from "./form.ts";
-import { type GatewayNonces, readGatewaySignature } from "./gateway-calls.ts";
+import { type CallNonce, callNonce, type GatewayNonces, readGatewaySignature } from "./gateway-calls.ts";
 import type { PublicState } from "./public-state.ts";
 import { type BodyFault, readBody } from "./read-body.ts";
-import { type Caller, readTokenRequest, type RequestFault } from "./request.ts";
+import { type Caller, readTokenRequest, type RequestFault, requestOfGateway } from "./request.ts";
 import type { TokenEndpoint } from "./token-endpoint.ts";
 
 export type RouteOptions = {
@@ -38,10 +42,12 @@ export type RouteOptions = {
 type Env = { readonly Bindings: HttpBindings };
 type Call = { readonly request: IncomingMessage; readonly request_id: string };
 
+const NO_BODY = new Uint8Array();
 const JSON_TYPE = "application/json; charset=utf-8";
 /** RFC 6749, 5.1: neither a token nor a refusal is for a cache. */
 const NO_STORE = { "cache-control": "no-store", pragma: "no-cache" } as const;
 const FORM = /^application\/x-www-form-urlencoded\s*(?:;\s*charset\s*=\s*"?utf-8"?\s*)?$/i;
+const IS_JSON = /^application\/json\s*(?:;\s*charset\s*=\s*"?utf-8"?\s*)?$/i;
 const TRACEPARENT = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 const traceIdOf = (header: string | string[] | undefined): string | undefined =>
@@ -68,6 +74,12 @@ const BODY_FAULTS = {
   too_slow: badRequest("form_too_slow", "The form took too long to arrive.", 408),
   broken_off: badRequest("form_broken_off", "The form broke off."),
 } as const satisfies Record<BodyFault, RequestFault>;
+
+const BATCH_FAULTS = {
+  too_large: new Problem(413, "request_too_large", `A batch has at most ${MAX_EXCHANGES_BYTES} bytes.`),
+  too_slow: new Problem(408, "request_timeout", "The batch took too long to arrive."),
+  broken_off: new Problem(400, "incomplete_request", "The batch broke off."),
+} as const satisfies Record<BodyFault, Problem>;
 
 const GATEWAY_FAULT: RequestFault = {
   status: 401,
@@ -115,32 +127,68 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     const form = parseForm(body);
     if ("field" in form) return refuse(badRequest("form_malformed", `${form.field} ${form.message}.`));
     const gateway: Caller | undefined =
-      signature.signed === "well" ? { kind: "gateway", nonce: signature.nonce } : undefined;
+      signature.signed === "well" ? { kind: "gateway", nonce: callNonce(options.nonces, signature.nonce) } : undefined;
     const address = options.addressOf(request);
     const read = readTokenRequest(form, { authorization: headersNamed(request, "authorization"), address, gateway });
     if ("status" in read) return refuse(read);
     return tokens.answer({ request: read, request_id, trace_id: traceIdOf(request.headers["traceparent"]), now_ms });
   };
 
-  /** The Gateway's other calls: its signature, and that it was not seen before. */
-  const admitGateway = async (request: IncomingMessage): Promise<void> => {
-    const call = {
-      method: request.method ?? "",
-      path: request.url ?? "",
-      headers: request.headers,
-      body: new Uint8Array(),
-    };
-    const signature = readGatewaySignature(options.gateway_ring, call, clock.now_ms());
-    const refuse = (reason: string): Problem => {
-      options.onUnauthenticated(reason);
-      return new Problem(401, "invalid_token", "This path is for the Gateway, whose signature does not verify.", {
-        reason,
-      });
-    };
-    if (signature.signed !== "well") throw refuse(signature.signed === "no" ? "gateway_signature" : signature.reason);
-    const { id, timestamp_ms } = signature.nonce;
-    if ((await options.nonces.use(id, timestamp_ms)) !== "new") throw refuse("gateway_call_replayed");
+  const notTheGateway = (reason: string): Problem => {
+    options.onUnauthenticated(reason);
+    return new Problem(401, "invalid_token", "This path is for the Gateway, whose signature does not verify.", {
+      reason,
+    });
   };
+
+  /** The Gateway's other calls: its signature. Whether that was seen before is still to be asked. */
+  const signedByGateway = (request: IncomingMessage, body: Uint8Array): CallNonce => {
+    const call = { method: request.method ?? "", path: request.url ?? "", headers: request.headers, body };
+    const signature = readGatewaySignature(options.gateway_ring, call, clock.now_ms());
+    if (signature.signed === "well") return callNonce(options.nonces, signature.nonce);
+    throw notTheGateway(signature.signed === "no" ? "gateway_signature" : signature.reason);
+  };
+
+  const admitGateway = async (request: IncomingMessage): Promise<void> => {
+    if ((await signedByGateway(request, NO_BODY).use()) !== "new") throw notTheGateway("gateway_call_replayed");
+  };
+
+  /**
+   * The Gateway's exchanges of one tick. Each is a request of its own to the pipeline, the ledger and the counters; they
+   * share the signature, and its nonce, which the first of them that comes to the rate limit asks about for all.
+   */
+  const exchangeAll = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    if ((request.url ?? "").includes("?"))
+      throw new Problem(400, "invalid_request", "Send the batch in the body: this path takes no query.");
+    if (!IS_JSON.test(request.headers["content-type"] ?? "")) {
+      throw new Problem(415, "unsupported_media_type", "Send the batch as application/json in UTF-8.");
+    }
+    if ((request.headers["content-encoding"] ?? "identity").toLowerCase() !== "identity") {
+      throw new Problem(415, "unsupported_media_type", "Send the batch without a content encoding.");
+    }
+    const body = await readBody(request, MAX_EXCHANGES_BYTES);
+    if (typeof body === "string") throw BATCH_FAULTS[body];
+    const nonce = signedByGateway(request, body);
+    const batch = readExchangeBatch(body);
+    if ("path" in batch) {
+      throw new Problem(400, "invalid_body", "The batch is not what this path takes; see issues.", { issues: [batch] });
+    }
+    const lines = createAnswerLines(response, batch.length);
+    const now_ms = clock.now_ms();
+    for (const [i, exchange] of batch.entries()) {
+      const request_id = requestIdOf(exchange.request_id);
+      const trace_id = traceIdOf(exchange.traceparent);
+      const answered = tokens.answer({ request: requestOfGateway(exchange, nonce), request_id, trace_id, now_ms });
+      void answered.then((answer) => lines.add(i, answer));
+    }
+  };
+
+  const sendExchanges = (request: IncomingMessage, response: ServerResponse): Promise<void> =>
+    exchangeAll(request, response).catch((error: unknown) => {
+      const request_id = requestIdOf(request.headers["x-request-id"]);
+      if (!request.complete && !response.headersSent) response.setHeader("connection", "close"); // the rest is not read
+      sendProblem(response, toProblem(error, log, request_id), request_id);
+    });
 
   const oneQuery = (c: Context<Env>, name: string): string | undefined => {
     const [value, ...more] = c.req.queries(name) ?? [];
@@ -191,6 +239,11 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     return RESPONSE_ALREADY_SENT;
   });
 
+  app.post(EXCHANGES_PATH, async (c) => {
+    await sendExchanges(c.env.incoming, c.env.outgoing);
+    return RESPONSE_ALREADY_SENT;
+  });
+
   app.get(JWKS_PATH, (c) =>
     general(c, async () => {
       const zone_id = oneQuery(c, "zone_id");
@@ -224,7 +277,13 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     }),
   );
 
-  const ALLOW = { [TOKEN_PATH]: "POST", [JWKS_PATH]: "GET, HEAD", [BINDINGS_PATH]: "GET", [REVOCATIONS_PATH]: "GET" };
+  const ALLOW = {
+    [TOKEN_PATH]: "POST",
+    [EXCHANGES_PATH]: "POST",
+    [JWKS_PATH]: "GET, HEAD",
+    [BINDINGS_PATH]: "GET",
+    [REVOCATIONS_PATH]: "GET",
+  };
   for (const [path, allow] of Object.entries(ALLOW)) {
     app.all(path, async (c) => {
       const answer = await general(c, async () => {
@@ -259,8 +318,9 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     },
   });
   return (request, response) => {
-    // The one path that every call takes: through a web Request and Response it costs three times as much.
-    if (request.method === "POST" && request.url === TOKEN_PATH) void sendToken(request, response);
+    // The paths that every call takes: through a web Request and Response they cost three times as much.
+    if (request.method === "POST" && request.url === EXCHANGES_PATH) void sendExchanges(request, response);
+    else if (request.method === "POST" && request.url === TOKEN_PATH) void sendToken(request, response);
     else void listener(request, response);
   };
 };

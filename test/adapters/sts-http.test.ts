@@ -1,10 +1,15 @@
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { after, before, describe, it } from "node:test";
+import { after, before, beforeEach, describe, it } from "node:test";
+import fc from "fast-check";
+import * as v from "valibot";
+import { readAnswerLine } from "../../src/adapters/sts-http/answers.ts";
 import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
+import { ExchangeAnswerSchema, ExchangeBatchSchema, MAX_EXCHANGES } from "../../src/contracts/sts.ts";
 import { GATEWAY_HEADERS, isGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { keyring } from "../../src/domain/keyring.ts";
+import { createCancel } from "../../src/kernel/cancel.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
 import { type GatewayExchange, StsTimeout } from "../../src/ports/sts.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
@@ -17,7 +22,7 @@ const REQUEST: GatewayExchange = {
   resource: "resource://demo?&=",
   scope: "read write",
   method: "POST",
-  path: "/x/ü",
+  path: '/x/ü"\\',
   request_id: "r1",
   traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 };
@@ -30,22 +35,39 @@ const ANSWER = {
   target_resources: ["resource://demo"],
   session_id: "s",
 };
+const REFUSAL = { error: "access_denied", error_description: "d", reason: "policy_denied", requestId: "r1" };
+const TIMEOUT_MS = 300;
+
+const granted = (exchange: number, some: object = {}): string =>
+  `${JSON.stringify({ exchange, status: 200, body: { ...ANSWER, ...some } })}\n`;
+const refused = (exchange: number): string => `${JSON.stringify({ exchange, status: 403, body: REFUSAL })}\n`;
+
+/** A batch as the server got it. */
+type Batch = {
+  readonly exchanges: readonly GatewayExchange[];
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly body: string;
+};
 
 describe("the STS over HTTP", () => {
   let server: Server;
-  let handler: (request: IncomingMessage, response: ServerResponse, body: string) => void = () => undefined;
-  let calls = 0;
+  let handler: (request: IncomingMessage, response: ServerResponse, body: string) => void;
+  let batches: Batch[] = [];
   let sts: ReturnType<typeof createStsHttp>;
   before(async () => {
     server = createServer((request, response) => {
-      calls += 1;
       let body = "";
       request.setEncoding("utf8");
       request.on("data", (chunk: string) => (body += chunk)).on("end", () => handler(request, response, body));
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/behind/`;
-    sts = createStsHttp({ url, ring, timeout_ms: 300, clock: systemClock });
+    sts = createStsHttp({ url, ring, timeout_ms: TIMEOUT_MS, clock: systemClock });
+  });
+  beforeEach(() => {
+    batches = [];
+    handler = () => undefined;
   });
   after(async () => {
     await sts.close();
@@ -54,84 +76,248 @@ describe("the STS over HTTP", () => {
   });
   const json = (response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void =>
     void response.writeHead(status, { "content-type": "application/json", ...headers }).end(JSON.stringify(body));
-  const exchange = () => sts.exchange(REQUEST, new AbortController().signal);
-
-  it("is asked with a signed form, and its answer read", async () => {
-    let seen: { form: URLSearchParams; signed: boolean; headers: IncomingMessage["headers"] } | undefined;
+  const onBatch = (answer: (batch: Batch) => void): void => {
     handler = (request, response, body) => {
-      const header = (name: string): string => String(request.headers[name]);
+      const { exchanges } = JSON.parse(body) as { exchanges: GatewayExchange[] };
+      const batch = { exchanges, request, response, body };
+      batches.push(batch);
+      answer(batch);
+    };
+  };
+  const say = (batch: Batch, ...lines: string[]): void => void batch.response.writeHead(200).end(lines.join(""));
+  const exchange = (some: Partial<GatewayExchange> = {}, signal = createCancel().signal) =>
+    sts.exchange({ ...REQUEST, ...some }, signal);
+  const several = (count: number) => Array.from({ length: count }, (_, i) => exchange({ request_id: `r${i}` }));
+  const settled = async (work: readonly Promise<unknown>[]): Promise<readonly string[]> =>
+    (await Promise.allSettled(work)).map((one) =>
+      one.status === "fulfilled" ? "answered" : String((one.reason as Error).name),
+    );
+
+  it("is asked with a signed batch, and its answer read", async () => {
+    let signed = false;
+    onBatch((batch) => {
+      const header = (name: string): string => String(batch.request.headers[name]);
       const call = {
-        method: request.method ?? "",
-        path: request.url ?? "",
+        method: batch.request.method ?? "",
+        path: batch.request.url ?? "",
         timestamp_ms: Number(header(GATEWAY_HEADERS.timestamp)),
         nonce: header(GATEWAY_HEADERS.nonce),
-        body: Buffer.from(body),
+        body: Buffer.from(batch.body),
       };
-      seen = {
-        form: new URLSearchParams(body),
-        signed: isGatewayCall(ring, call, header(GATEWAY_HEADERS.signature)),
-        headers: request.headers,
-      };
-      json(response, 200, ANSWER);
-    };
-    const answer = await exchange();
-    assert.deepEqual(answer, { ok: true, body: ANSWER });
-    assert.equal(seen?.signed, true, "over the path as it was asked for, its prefix included");
-    assert.deepEqual(Object.fromEntries(seen?.form ?? []), {
-      grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
-      zone_id: "z 1",
-      subject_token: "a.b.c",
-      subject_token_type: "urn:ietf:params:oauth:token-type:access_token",
-      resource: "resource://demo?&=",
-      scope: "read write",
-      request_method: "POST",
-      request_path: "/x/ü",
+      signed = isGatewayCall(ring, call, header(GATEWAY_HEADERS.signature));
+      say(batch, granted(0));
     });
-    assert.equal(seen?.headers["x-request-id"], "r1");
-    assert.equal(seen?.headers["traceparent"], REQUEST.traceparent);
+    assert.deepEqual(await exchange(), { ok: true, body: ANSWER });
+    assert.equal(signed, true, "over the path as it was asked for, its prefix included");
+    assert.equal(batches[0]?.request.url, "/behind/internal/v1/exchanges");
+    assert.deepEqual(batches[0]?.exchanges, [REQUEST]);
+    assert.ok(v.is(ExchangeBatchSchema, JSON.parse(batches[0]?.body ?? "")));
   });
 
   it("says no in an answer, with its wait", async () => {
     const body = { error: "temporarily_unavailable", error_description: "d", reason: "rate_limited", requestId: "r1" };
-    handler = (_request, response) => json(response, 429, body, { "retry-after": "9" });
+    onBatch((batch) => say(batch, `${JSON.stringify({ exchange: 0, status: 429, retry_after_s: 9, body })}\n`));
     assert.deepEqual(await exchange(), { ok: false, status: 429, body, retry_after_s: 9 });
   });
 
-  it("that answers something else than agreed gives no decision", async () => {
-    const odd: ((response: ServerResponse) => void)[] = [
-      (response) => json(response, 200, {}),
-      (response) => json(response, 200, { ...ANSWER, token_type: "mac" }),
-      (response) => json(response, 403, { error: "access_denied" }),
-      (response) => void response.writeHead(502).end("<html>bad gateway</html>"),
-      (response) => void response.writeHead(302, { location: "http://evil.test/" }).end(),
-      (response) => json(response, 200, { ...ANSWER, scope: "x".repeat(300 * 1024) }),
-      (response) => response.destroy(),
+  it("takes what one tick asks for in one request, each with its own answer in whatever order", async () => {
+    onBatch((batch) => {
+      const lines = batch.exchanges.map((one, i) => granted(i, { access_token: one.request_id }));
+      say(batch, ...lines.toReversed());
+    });
+    const answers = await Promise.all(several(5));
+    assert.deepEqual(
+      answers.map((one) => one.ok && one.body.access_token),
+      ["r0", "r1", "r2", "r3", "r4"],
+    );
+    assert.equal(batches.length, 1);
+    assert.notEqual(
+      batches[0]?.request.headers[GATEWAY_HEADERS.nonce],
+      (await exchange(), batches[1]?.request.headers[GATEWAY_HEADERS.nonce]),
+    );
+  });
+
+  it("is never sent more in one request than agreed, by number and by size", async () => {
+    onBatch((batch) => say(batch, ...batch.exchanges.map((_, i) => granted(i))));
+    await Promise.all(several(2 * MAX_EXCHANGES + 1));
+    assert.deepEqual(batches.map((one) => one.exchanges.length).sort(), [1, MAX_EXCHANGES, MAX_EXCHANGES]);
+    batches = [];
+    const path = `/${"x".repeat(60_000)}`;
+    await Promise.all(Array.from({ length: 20 }, () => exchange({ path })));
+    assert.ok(batches.length >= 2);
+    assert.ok(batches.every((one) => Buffer.byteLength(one.body) <= 512 * 1024));
+  });
+
+  it("answers for it that an exchange is too large, and sends the others", async () => {
+    onBatch((batch) => say(batch, ...batch.exchanges.map((_, i) => granted(i))));
+    const [large, small] = await Promise.all([exchange({ path: `/${"\u0001".repeat(20_000)}` }), exchange()]);
+    assert.deepEqual(
+      [large?.ok, !large?.ok && large?.status, !large?.ok && large?.body.reason],
+      [false, 413, "form_too_large"],
+    );
+    assert.equal(small?.ok, true);
+    assert.equal(batches[0]?.exchanges.length, 1);
+  });
+
+  it("holds up no exchange by a slow one", async () => {
+    let slow: Batch | undefined;
+    onBatch((batch) => {
+      slow = batch;
+      batch.response.writeHead(200).write(granted(1));
+    });
+    const [first, second, third] = several(3) as [Promise<unknown>, Promise<unknown>, Promise<unknown>];
+    await second;
+    slow?.response.write(refused(2));
+    await third;
+    slow?.response.end(granted(0));
+    assert.deepEqual(await settled([first]), ["answered"]);
+  });
+
+  it("may cut its lines wherever it likes", async () => {
+    onBatch(({ response }) => {
+      const bytes = Buffer.from(granted(0, { scope: "ü€😀" }) + granted(1));
+      response.writeHead(200);
+      let at = 0;
+      const next = (): void => {
+        const size = 1 + ((at * 7) % 23);
+        if (at < bytes.byteLength) response.write(bytes.subarray(at, at + size));
+        else response.end();
+        at += size;
+        if (at - size < bytes.byteLength) setImmediate(next);
+      };
+      next();
+    });
+    const [first] = await Promise.all(several(2));
+    assert.equal(first?.ok && first.body.scope, "ü€😀");
+  });
+
+  it("that answers something else than agreed gives no decision, and is not asked a second time", async () => {
+    const odd: ((batch: Batch) => void)[] = [
+      (batch) => say(batch, `${JSON.stringify({ exchange: 0, status: 200, body: {} })}\n`),
+      (batch) => say(batch, granted(0, { token_type: "mac" })),
+      (batch) => say(batch, `${JSON.stringify({ exchange: 0, status: 403, body: { error: "access_denied" } })}\n`),
+      (batch) => say(batch, `${JSON.stringify({ exchange: 0, status: 302, body: REFUSAL })}\n`),
+      (batch) => say(batch),
+      (batch) => say(batch, granted(0).slice(0, -1)),
+      (batch) => say(batch, granted(0).slice(0, 40)),
+      (batch) => say(batch, "\n", granted(0)),
+      (batch) => say(batch, granted(1)),
+      (batch) => say(batch, granted(-1)),
+      (batch) => say(batch, granted(0.5)),
+      (batch) => say(batch, "[]\n"),
+      (batch) => say(batch, "null\n"),
+      (batch) => say(batch, granted(0, { scope: "x".repeat(70 * 1024) })),
+      (batch) => say(batch, "x".repeat(300 * 1024)),
+      ({ response }) => void response.writeHead(502).end("<html>bad gateway</html>"),
+      ({ response }) => void response.writeHead(302, { location: "http://evil.test/" }).end(),
+      ({ response }) => void response.writeHead(204).end(),
+      ({ response }) => void response.destroy(),
+      ({ response }) => void response.writeHead(200, { "content-length": "1000" }).write("{", () => response.destroy()),
     ];
-    for (const answer of odd) {
-      const before_calls = calls;
-      handler = (_request, response) => answer(response);
-      await assert.rejects(exchange(), Unavailable);
-      assert.equal(calls - before_calls, 1, "a call is never sent twice");
+    for (const [i, answer] of odd.entries()) {
+      batches = [];
+      onBatch(answer);
+      await assert.rejects(exchange(), Unavailable, `answer ${i}`);
+      assert.equal(batches.length, 1, "a call is never sent twice");
     }
   });
 
-  it("that is silent, or slow in the middle of its answer, times out", async () => {
-    handler = () => undefined;
-    await assert.rejects(exchange(), StsTimeout);
-    handler = (_request, response) => void response.writeHead(200, { "content-length": "1000" }).write("{");
-    await assert.rejects(exchange(), StsTimeout);
+  it("says by its status why it takes no batch", async () => {
+    handler = (_request, response) =>
+      json(response, 401, { error: "invalid_token", message: "m", requestId: "r", reason: "gateway_clock" });
+    assert.deepEqual(await settled(several(3)), Array(3).fill("Unavailable"));
+    await assert.rejects(exchange(), /status 401, gateway_clock/);
   });
 
-  it("is let go of when the caller gives up", async () => {
-    let closed = false;
-    handler = (_request, response) => void response.on("close", () => (closed = true));
-    const abort = new AbortController();
-    const before_calls = calls;
-    const pending = sts.exchange(REQUEST, abort.signal);
-    await eventually(() => calls > before_calls);
-    abort.abort();
-    await assert.rejects(pending, Unavailable);
-    await eventually(() => closed);
+  it("leaves those without a line undecided where the connection breaks or a line can't be believed", async () => {
+    const broken: ((batch: Batch) => void)[] = [
+      ({ response }) => void response.writeHead(200).write(granted(1), () => response.destroy()),
+      (batch) => say(batch, granted(1)),
+      (batch) => say(batch, granted(1), "{}\n", granted(0), granted(2)),
+      (batch) => say(batch, granted(1), granted(7), granted(0), granted(2)),
+      (batch) => say(batch, granted(1), refused(1), granted(0), granted(2)),
+      (batch) => say(batch, granted(1), granted(0).slice(0, 50)),
+    ];
+    for (const [i, answer] of broken.entries()) {
+      batches = [];
+      onBatch(answer);
+      assert.deepEqual(await settled(several(3)), ["Unavailable", "answered", "Unavailable"], `answer ${i}`);
+      assert.equal(batches.length, 1);
+    }
+  });
+
+  it("fails one exchange alone where only its answer has another form", async () => {
+    onBatch((batch) => say(batch, granted(0), granted(1, { expires_in: "soon" }), granted(2)));
+    assert.deepEqual(await settled(several(3)), ["answered", "Unavailable", "answered"]);
+  });
+
+  it("that is silent, or slow in the middle of its answer, times out, each exchange by its own clock", async () => {
+    await assert.rejects(exchange(), StsTimeout);
+    onBatch(({ response }) => void response.writeHead(200).write(granted(1) + granted(0).slice(0, 30)));
+    assert.deepEqual(await settled(several(2)), ["StsTimeout", "answered"]);
+  });
+
+  it("loses one caller of a batch without the others, and is let go of when all have given up", async () => {
+    let closed = 0;
+    onBatch(({ response }) => void response.on("close", () => (closed += 1)));
+    const [one, two] = [createCancel(), createCancel()];
+    const gone = exchange({}, one.signal);
+    const stays = exchange({}, two.signal);
+    await eventually(() => assert.equal(batches.length, 1));
+    one.cancel();
+    await assert.rejects(gone, Unavailable);
+    assert.equal(closed, 0);
+    batches[0]?.response.writeHead(200).end(granted(0) + granted(1));
+    assert.ok((await stays).ok);
+
+    closed = 0;
+    const [three, four] = [createCancel(), createCancel()];
+    const both = [exchange({}, three.signal), exchange({}, four.signal)];
+    await eventually(() => assert.equal(batches.length, 2));
+    three.cancel();
+    four.cancel();
+    assert.deepEqual(await settled(both), ["Unavailable", "Unavailable"]);
+    await eventually(() => assert.equal(closed, 1));
+  });
+
+  it("is not asked for whom has given up before anything was sent", async () => {
+    onBatch((batch) => say(batch, ...batch.exchanges.map((_, i) => granted(i))));
+    const cancel = createCancel();
+    const gone = exchange({ request_id: "gone" }, cancel.signal);
+    const stays = exchange({ request_id: "stays" });
+    cancel.cancel();
+    await assert.rejects(gone, Unavailable);
+    assert.ok((await stays).ok);
+    await assert.rejects(exchange({}, cancel.signal), Unavailable);
+    assert.deepEqual(
+      batches.flatMap((one) => one.exchanges).map((one) => one.request_id),
+      ["stays"],
+    );
+  });
+
+  it("gets no more requests at once than connections, and what waits goes together", async () => {
+    const own = createStsHttp({
+      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      ring,
+      timeout_ms: 5_000,
+      clock: systemClock,
+    });
+    onBatch(() => undefined);
+    const asked: Promise<unknown>[] = [];
+    for (let i = 0; i < 80; i += 1) {
+      asked.push(own.exchange(REQUEST, createCancel().signal));
+      await new Promise((next) => setImmediate(next));
+      await new Promise((next) => setImmediate(next));
+    }
+    await eventually(() => assert.equal(batches.length, 64));
+    assert.ok(batches.every((one) => one.exchanges.length === 1));
+    const first = batches[0] as Batch;
+    say(first, granted(0));
+    await eventually(() => assert.equal(batches.length, 65));
+    assert.equal(batches[64]?.exchanges.length, 16);
+    for (const batch of batches.slice(1)) say(batch, ...batch.exchanges.map((_, i) => granted(i)));
+    assert.ok((await settled(asked)).every((one) => one === "answered"));
+    await own.close();
   });
 
   it("gives keys without a signature, none for a zone that has none, and bindings only when they changed", async () => {
@@ -162,7 +348,92 @@ describe("the STS over HTTP", () => {
 
   it("that is not there is unavailable", async () => {
     const nobody = createStsHttp({ url: "http://127.0.0.1:1", ring, timeout_ms: 300, clock: systemClock });
-    await assert.rejects(nobody.exchange(REQUEST, new AbortController().signal), Unavailable);
+    await assert.rejects(nobody.exchange(REQUEST, createCancel().signal), Unavailable);
     await nobody.close();
+  });
+});
+
+describe("a line of the STS's answer", () => {
+  const json = fc.oneof(fc.jsonValue({ maxDepth: 2 }), fc.constant(undefined));
+  const member = (good: fc.Arbitrary<unknown>) =>
+    fc.oneof({ weight: 12, arbitrary: good }, { weight: 1, arbitrary: json });
+  const text = fc.string({ maxLength: 8 });
+  const upstream = fc.record({ url: member(text), auth_mode: member(fc.constant("caracal_jwt")), more: json });
+  const tokenBody = fc.record(
+    {
+      access_token: member(text),
+      token_type: member(fc.constant("Bearer")),
+      expires_in: member(fc.integer()),
+      scope: member(text),
+      issued_token_type: member(fc.constant(ANSWER.issued_token_type)),
+      target_resources: member(fc.array(member(text), { maxLength: 2 })),
+      session_id: member(text),
+      upstreams: member(
+        fc.dictionary(fc.oneof(text, fc.constantFrom("constructor", "__proto__", "prototype")), member(upstream), {
+          maxKeys: 2,
+        }),
+      ),
+      decision_id: member(text),
+      auth_exp: member(fc.double()),
+      more: json,
+    },
+    { requiredKeys: ["access_token", "token_type", "expires_in", "scope", "issued_token_type", "target_resources"] },
+  );
+  const errorBody = fc.record(
+    {
+      error: member(text),
+      error_description: member(text),
+      reason: member(text),
+      requestId: member(text),
+      diagnostics: member(fc.array(json, { maxLength: 2 })),
+      more: json,
+    },
+    { requiredKeys: ["error", "error_description", "reason"] },
+  );
+  const line = fc.record(
+    {
+      exchange: member(fc.integer({ min: -1, max: 4 })),
+      status: member(fc.oneof(fc.constant(200), fc.integer({ min: 399, max: 601 }))),
+      body: member(fc.oneof(tokenBody, errorBody)),
+      retry_after_s: member(fc.integer({ min: -1, max: 1_000_001 })),
+    },
+    { requiredKeys: ["exchange", "status", "body"] },
+  );
+
+  it("is read as the contract has it, no stricter and no laxer", () => {
+    let read = 0;
+    fc.assert(
+      fc.property(line, (value) => {
+        const body = value.body as { readonly upstreams?: unknown } | null | undefined;
+        fc.pre(!Array.isArray(body?.upstreams)); // a list passes for an object there, not here
+        const said = JSON.stringify(value);
+        const parsed = v.safeParse(ExchangeAnswerSchema, JSON.parse(said));
+        const found = readAnswerLine(said, 4);
+        const named = parsed.success && Number.isInteger(parsed.output.exchange);
+        const within = named && parsed.output.exchange >= 0 && parsed.output.exchange < 4;
+        if (!parsed.success || !within) {
+          assert.equal(found?.answer, undefined, said);
+          return;
+        }
+        read += 1;
+        const { output } = parsed;
+        assert.equal(found?.exchange, output.exchange);
+        const answer = found?.answer;
+        assert.deepEqual(
+          answer?.ok === false ? { ...answer, retry_after_s: answer.retry_after_s } : answer,
+          output.status === 200
+            ? { ok: true, body: output.body }
+            : {
+                ok: false,
+                status: output.status,
+                body: output.body,
+                retry_after_s: "retry_after_s" in output ? output.retry_after_s : undefined,
+              },
+          said,
+        );
+      }),
+      { numRuns: 3_000 },
+    );
+    assert.ok(read > 300, `${read} of them were to be taken`);
   });
 });

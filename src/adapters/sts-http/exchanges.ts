@@ -1,0 +1,258 @@
+import type { Pool } from "undici";
+import { MAX_EXCHANGE_BYTES, MAX_EXCHANGES, MAX_EXCHANGES_BYTES, type TokenAnswer } from "../../contracts/sts.ts";
+import type { Cancellation } from "../../kernel/cancel.ts";
+import { type GatewayExchange, StsTimeout } from "../../ports/sts.ts";
+import { createLineReader, readAnswerLine } from "./answers.ts";
+import { unusable } from "./unusable.ts";
+
+/** Exchanges at once, those that wait for a batch to end included. */
+const MAX_PENDING = 4_096;
+/** What is read of an answer that is no answer, for the reason in it. */
+const MAX_REFUSAL_BYTES = 16 * 1024;
+const REASON = /^[a-z_]{1,64}$/;
+
+export type ExchangesOptions = {
+  readonly pool: Pool;
+  readonly path: string;
+  /** Names and values that sign this body. */
+  readonly sign: (body: Buffer) => readonly string[];
+  /** For each exchange, from when it is asked for. */
+  readonly timeout_ms: number;
+  /** Under way at once; a connection each. What comes while there are so many waits, and goes together. */
+  readonly max_batches: number;
+};
+
+type Pending = {
+  readonly request: GatewayExchange;
+  readonly bytes: number;
+  readonly signal: Cancellation;
+  readonly resolve: (answer: TokenAnswer) => void;
+  readonly reject: (error: Error) => void;
+  readonly onAbort: () => void;
+  timer: NodeJS.Timeout | undefined;
+  batch: Batch | undefined;
+  settled: boolean;
+};
+
+type Batch = {
+  readonly exchanges: readonly Pending[];
+  /** Those whose line has come; another one would contradict it. */
+  readonly told: boolean[];
+  /** Those that somebody still waits for. */
+  waiting: number;
+  abort: ((error: Error) => void) | undefined;
+  ended: Error | undefined;
+};
+
+/** As many bytes as the exchange can take as JSON, at the most: measured only where that would be too many. */
+const bytesOf = (request: GatewayExchange): number => {
+  const { subject_token, resource, path, scope, zone_id, method, request_id, traceparent } = request;
+  const chars = subject_token.length + resource.length + path.length + (scope?.length ?? 0);
+  const most = 6 * (chars + zone_id.length + method.length + request_id.length + traceparent.length) + 256;
+  return most <= MAX_EXCHANGE_BYTES ? most : Buffer.byteLength(JSON.stringify(request));
+};
+
+/** What the token endpoint says to a form of that size: too much was asked for, and nothing failed. */
+const tooLarge = (request_id: string): TokenAnswer => ({
+  ok: false,
+  status: 413,
+  body: {
+    error: "invalid_request",
+    error_description: `The exchange has more than ${MAX_EXCHANGE_BYTES} bytes.`,
+    reason: "form_too_large",
+    requestId: request_id,
+  },
+});
+
+const reasonIn = (body: Buffer): string => {
+  try {
+    const { reason } = JSON.parse(body.toString("utf8")) as { readonly reason?: unknown };
+    return typeof reason === "string" && REASON.test(reason) ? `, ${reason}` : "";
+  } catch {
+    return "";
+  }
+};
+
+const isTooSlow = (error: Error): boolean => "code" in error && error.code === "UND_ERR_CONNECT_TIMEOUT";
+
+/**
+ * Exchanges over HTTP: those of one tick in one signed request, whose answer brings a line for each as soon as it is
+ * decided. An exchange is in one batch and sent once at most. What a batch did not say of an exchange, because its
+ * connection broke, its answer ended or it said something else than agreed, is `Unavailable` for that exchange.
+ */
+export const createExchanges = (
+  options: ExchangesOptions,
+): ((request: GatewayExchange, signal: Cancellation) => Promise<TokenAnswer>) => {
+  const { pool, path, timeout_ms } = options;
+  let queue: Pending[] = [];
+  let pending = 0;
+  let under_way = 0;
+  let scheduled = false;
+
+  /** Whether it was still waited for. */
+  const settle = (one: Pending): boolean => {
+    if (one.settled) return false;
+    one.settled = true;
+    pending -= 1;
+    clearTimeout(one.timer);
+    one.signal.removeEventListener("abort", one.onAbort);
+    if (one.batch !== undefined) one.batch.waiting -= 1;
+    return true;
+  };
+
+  const stop = (batch: Batch, error: Error): void => {
+    batch.ended ??= error;
+    batch.abort?.(error);
+  };
+
+  /** One gives up; the last one to do so takes the request along. */
+  const leave = (one: Pending, error: Error): void => {
+    if (!settle(one)) return;
+    one.reject(error);
+    if (one.batch?.waiting === 0) stop(one.batch, error);
+  };
+
+  const failRest = (batch: Batch, error: Error): void => {
+    for (const one of batch.exchanges) if (settle(one)) one.reject(error);
+  };
+
+  const fail = (batch: Batch, error: Error): void => {
+    failRest(batch, error);
+    stop(batch, error);
+  };
+
+  const onLine = (batch: Batch, text: string): void => {
+    if (batch.ended !== undefined) return;
+    const line = readAnswerLine(text, batch.exchanges.length);
+    if (line === undefined || batch.told[line.exchange] === true) {
+      // Whose it was can't be known, so nothing that is still to come can be believed.
+      fail(batch, unusable("a line of its answer is not what was agreed on"));
+      return;
+    }
+    batch.told[line.exchange] = true;
+    const one = batch.exchanges[line.exchange] as Pending;
+    if (!settle(one)) return;
+    if (line.answer === undefined) one.reject(unusable("its answer has another form than agreed"));
+    else one.resolve(line.answer);
+  };
+
+  /** The request is over, whichever way. `why` is asked where somebody still waits: an error is dear to make. */
+  const end = (batch: Batch, why: () => Error): void => {
+    under_way -= 1;
+    if (batch.waiting > 0) failRest(batch, why());
+    if (queue.length > 0) schedule();
+  };
+
+  const send = (exchanges: readonly Pending[]): void => {
+    const batch: Batch = { exchanges, told: [], waiting: exchanges.length, abort: undefined, ended: undefined };
+    for (const one of exchanges) one.batch = batch;
+    const body = Buffer.from(JSON.stringify({ exchanges: exchanges.map((one) => one.request) }));
+    const lines = createLineReader((text) => onLine(batch, text));
+    const refusal: Buffer[] = [];
+    let refusal_bytes = 0;
+    let status = 0;
+    under_way += 1;
+    pool.dispatch(
+      {
+        method: "POST",
+        path,
+        headers: ["content-type", "application/json", "accept", "application/x-ndjson", ...options.sign(body)],
+        body,
+      },
+      {
+        onConnect(abort) {
+          if (batch.ended === undefined) batch.abort = abort;
+          else abort(batch.ended); // all gave up while it was waiting for a connection: never sent
+        },
+        onHeaders(code) {
+          if (code >= 200) status = code;
+          return true;
+        },
+        onData(chunk) {
+          if (batch.ended !== undefined) return false;
+          if (status === 200) {
+            if (!lines.push(chunk)) fail(batch, unusable("a line of its answer is too long"));
+            return true;
+          }
+          refusal_bytes += chunk.byteLength;
+          if (refusal_bytes > MAX_REFUSAL_BYTES) fail(batch, unusable(`it answered with status ${status}`));
+          else refusal.push(chunk);
+          return true;
+        },
+        onComplete() {
+          end(batch, () => {
+            if (status !== 200) return unusable(`it answered with status ${status}${reasonIn(Buffer.concat(refusal))}`);
+            return unusable(lines.unfinished ? "its answer broke off in a line" : "its answer lacks a line");
+          });
+        },
+        onError(error) {
+          end(batch, () => (isTooSlow(error) ? new StsTimeout() : unusable("unreachable", error)));
+        },
+      },
+    );
+  };
+
+  /** The next batch of those that are still waited for, in the order in which they came. */
+  const takeBatch = (): readonly Pending[] => {
+    const batch: Pending[] = [];
+    let bytes = 0;
+    let taken = 0;
+    for (const one of queue) {
+      if (!one.settled) {
+        if (batch.length === MAX_EXCHANGES || bytes + one.bytes > MAX_EXCHANGES_BYTES) break;
+        batch.push(one);
+        bytes += one.bytes;
+      }
+      taken += 1;
+    }
+    queue = taken === queue.length ? [] : queue.slice(taken);
+    return batch;
+  };
+
+  const flush = (): void => {
+    scheduled = false;
+    while (queue.length > 0 && under_way < options.max_batches) {
+      const batch = takeBatch();
+      if (batch.length > 0) send(batch);
+    }
+  };
+
+  const schedule = (): void => {
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(flush); // behind every callback of this tick, so that what they ask for goes along
+  };
+
+  return (request, signal) =>
+    new Promise((resolve, reject) => {
+      if (pending >= MAX_PENDING) {
+        reject(unusable("too many calls are under way"));
+        return;
+      }
+      if (signal.aborted) {
+        reject(unusable("the caller gave up"));
+        return;
+      }
+      const bytes = bytesOf(request);
+      if (bytes > MAX_EXCHANGE_BYTES) {
+        resolve(tooLarge(request.request_id));
+        return;
+      }
+      const one: Pending = {
+        request,
+        bytes,
+        signal,
+        resolve,
+        reject,
+        onAbort: () => leave(one, unusable("the caller gave up")),
+        timer: undefined,
+        batch: undefined,
+        settled: false,
+      };
+      one.timer = setTimeout(() => leave(one, new StsTimeout()), timeout_ms);
+      signal.addEventListener("abort", one.onAbort, { once: true });
+      pending += 1;
+      queue.push(one);
+      schedule();
+    });
+};
