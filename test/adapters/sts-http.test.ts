@@ -90,7 +90,7 @@ describe("the STS over HTTP", () => {
   const several = (count: number) => Array.from({ length: count }, (_, i) => exchange({ request_id: `r${i}` }));
   const settled = async (work: readonly Promise<unknown>[]): Promise<readonly string[]> =>
     (await Promise.allSettled(work)).map((one) =>
-      one.status === "fulfilled" ? "answered" : String((one.reason as Error).name),
+      one.status === "fulfilled" ? "answered" : (one.reason as Error).name,
     );
 
   it("is asked with a signed batch, and its answer read", async () => {

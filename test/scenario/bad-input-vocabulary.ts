@@ -67,6 +67,7 @@ export const vocabularies = (own: Credentials): Readonly<Record<(typeof PORTS)[n
         `/.well-known/jwks.json?zone_id=${own.zone_id}`,
         "/internal/v1/bindings",
         "/internal/v1/revocations",
+        "/internal/v1/exchanges",
       ],
       usual: [`Content-Type: ${FORM}`],
       headers: {

@@ -139,7 +139,7 @@ export const createCommands = (options: ConnectOptions, onRoundTrip: () => void)
       for (const command of commands) if (!command.isSettled) command.reject(late);
       drop(client);
     }, options.timeout_ms);
-    const done = (): void => {
+    const answered = (): void => {
       in_flight -= 1;
       left -= 1;
       if (left === 0) clearTimeout(timer);
@@ -151,11 +151,11 @@ export const createCommands = (options: ConnectOptions, onRoundTrip: () => void)
       const one = batch[i] as Waiting;
       command.promise.then(
         (value) => {
-          done();
+          answered();
           one.resolve(value as never);
         },
         (error: Error) => {
-          done();
+          answered();
           if (one.script !== undefined && error.message.startsWith("NOSCRIPT")) again(one, one.script, command);
           else refuse(one, error);
         },
