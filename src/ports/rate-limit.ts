@@ -6,6 +6,7 @@ export type RateResult =
 /**
  * A limit that slides (GCRA): of one key, at most `burst` pass at once and, over any stretch of `t` minutes wherever it
  * begins, at most `burst + per_minute × t`. No window, so no window's edge to pass twice at. Both at least 1.
+ * Calls at one instant are decided as if one came after the other; a refused one changes nothing.
  * Shared by all replicas, by the server's clock. Rejects with `Unavailable`; the caller refuses then, it never passes.
  */
 export type RateLimit = {

@@ -112,6 +112,8 @@ export const createExchanges = (
     if (one.batch?.waiting === 0) stop(one.batch, error);
   };
 
+  const onTimeout = (one: Pending): void => leave(one, new StsTimeout());
+
   const failRest = (batch: Batch, error: Error): void => {
     for (const one of batch.exchanges) if (settle(one)) one.reject(error);
   };
@@ -249,7 +251,7 @@ export const createExchanges = (
         batch: undefined,
         settled: false,
       };
-      one.timer = setTimeout(() => leave(one, new StsTimeout()), timeout_ms);
+      one.timer = setTimeout(onTimeout, timeout_ms, one);
       signal.addEventListener("abort", one.onAbort, { once: true });
       pending += 1;
       queue.push(one);

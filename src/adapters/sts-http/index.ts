@@ -33,7 +33,10 @@ export type StsHttpOptions = {
 const MAX_JWKS_BYTES = 64 * 1024;
 /** Bindings of every zone, or one page of revocations. */
 const MAX_STATE_BYTES = 16 * 1024 * 1024;
-/** A slow exchange holds its batch's connection, and nobody's else. */
+/**
+ * Under way at once, a connection each. 64 callers in a closed loop keep five busy, with 13 exchanges in a batch; to let
+ * less through makes batches larger and nothing cheaper. The rest is for slow ones, which hold their batch's connection.
+ */
 const MAX_BATCHES = 64;
 /** Questions for state: at start and now and then. */
 const MAX_QUESTIONS = 64;
