@@ -16,7 +16,11 @@ export const entriesOf = (raw: readonly RawEntry[]): Entry[] =>
     flat === null ? [] : [{ id, fields: Object.fromEntries(pairs(flat)) as Record<string, string> }],
   );
 
-export const flatten = (fields: Readonly<Record<string, string>>): string[] => Object.entries(fields).flat();
+/** Names and values, behind the words that are there. */
+export const flatten = (fields: Readonly<Record<string, string>>, words: string[] = []): string[] => {
+  for (const name of Object.keys(fields)) words.push(name, fields[name] as string);
+  return words;
+};
 
 const parts = (id: string): [ms: number, n: number] => {
   const [ms = "0", n = "0"] = id.split("-");

@@ -76,9 +76,7 @@ const sweepConsumers = async (commands: Commands, stream: string, group: string)
 /** Streams on Redis 6.2 and up, one server or a primary with replicas behind one address (no cluster). */
 export const createStreams = (commands: Commands, context: ReaderContext): Streams => ({
   append: (stream, entries) =>
-    Promise.all(
-      entries.map((fields) => commands.send<string>("xadd", [stream, "*", ...flatten(fields)], { now: true })),
-    ),
+    Promise.all(entries.map((fields) => commands.send<string>("xadd", flatten(fields, [stream, "*"]), { now: true }))),
 
   async position(stream): Promise<Position> {
     const info = await commands
