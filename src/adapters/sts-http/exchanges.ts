@@ -30,12 +30,19 @@ type Pending = {
   readonly reject: (error: Error) => void;
   readonly onAbort: () => void;
   timer: NodeJS.Timeout | undefined;
+  /** The batch that it is in, and its place there, for as long as it is waited for. */
   batch: Batch | undefined;
+  place: number;
   settled: boolean;
 };
 
 type Batch = {
-  readonly exchanges: readonly Pending[];
+  /**
+   * Those that are waited for still, each at its place. What is settled is let go of: one batch that is in the collector's
+   * old generation would otherwise keep its callers, through them the calls behind them, and so all until the next full
+   * collection.
+   */
+  readonly exchanges: (Pending | undefined)[];
   /** Those whose line has come; another one would contradict it. */
   readonly told: boolean[];
   /** Those that somebody still waits for. */
@@ -95,8 +102,13 @@ export const createExchanges = (
     one.settled = true;
     pending -= 1;
     clearTimeout(one.timer);
+    one.timer = undefined;
     one.signal.removeEventListener("abort", one.onAbort);
-    if (one.batch !== undefined) one.batch.waiting -= 1;
+    const { batch } = one;
+    if (batch === undefined) return true;
+    batch.waiting -= 1;
+    batch.exchanges[one.place] = undefined;
+    one.batch = undefined;
     return true;
   };
 
@@ -107,15 +119,16 @@ export const createExchanges = (
 
   /** One gives up; the last one to do so takes the request along. */
   const leave = (one: Pending, error: Error): void => {
+    const { batch } = one;
     if (!settle(one)) return;
     one.reject(error);
-    if (one.batch?.waiting === 0) stop(one.batch, error);
+    if (batch?.waiting === 0) stop(batch, error);
   };
 
   const onTimeout = (one: Pending): void => leave(one, new StsTimeout());
 
   const failRest = (batch: Batch, error: Error): void => {
-    for (const one of batch.exchanges) if (settle(one)) one.reject(error);
+    for (const one of batch.exchanges) if (one !== undefined && settle(one)) one.reject(error);
   };
 
   const fail = (batch: Batch, error: Error): void => {
@@ -132,8 +145,8 @@ export const createExchanges = (
       return;
     }
     batch.told[line.exchange] = true;
-    const one = batch.exchanges[line.exchange] as Pending;
-    if (!settle(one)) return;
+    const one = batch.exchanges[line.exchange];
+    if (one === undefined || !settle(one)) return;
     if (line.answer === undefined) one.reject(unusable("its answer has another form than agreed"));
     else one.resolve(line.answer);
   };
@@ -141,13 +154,17 @@ export const createExchanges = (
   /** The request is over, whichever way. `why` is asked where somebody still waits: an error is dear to make. */
   const end = (batch: Batch, why: () => Error): void => {
     under_way -= 1;
+    batch.abort = undefined;
     if (batch.waiting > 0) failRest(batch, why());
     if (queue.length > 0) schedule();
   };
 
-  const send = (exchanges: readonly Pending[]): void => {
+  const send = (exchanges: Pending[]): void => {
     const batch: Batch = { exchanges, told: [], waiting: exchanges.length, abort: undefined, ended: undefined };
-    for (const one of exchanges) one.batch = batch;
+    for (const [place, one] of exchanges.entries()) {
+      one.batch = batch;
+      one.place = place;
+    }
     const body = Buffer.from(JSON.stringify({ exchanges: exchanges.map((one) => one.request) }));
     const lines = createLineReader((text) => onLine(batch, text));
     const refusal: Buffer[] = [];
@@ -195,7 +212,7 @@ export const createExchanges = (
   };
 
   /** The next batch of those that are still waited for, in the order in which they came. */
-  const takeBatch = (): readonly Pending[] => {
+  const takeBatch = (): Pending[] => {
     const batch: Pending[] = [];
     let bytes = 0;
     let taken = 0;
@@ -249,6 +266,7 @@ export const createExchanges = (
         onAbort: () => leave(one, unusable("the caller gave up")),
         timer: undefined,
         batch: undefined,
+        place: 0,
         settled: false,
       };
       one.timer = setTimeout(onTimeout, timeout_ms, one);
