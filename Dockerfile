@@ -21,5 +21,6 @@ RUN mkdir -m 0700 /var/lib/caracal && chown node:node /var/lib/caracal
 ENV CARACAL_DATA_DIR=/var/lib/caracal
 USER node
 EXPOSE 8080 8081 3000 4000 9090
-ENTRYPOINT ["node", "--enable-source-maps", "dist/src/main.js"]
+# Room for what lives as long as one call, so that it is dead when the collector comes: a tenth of the processor's time.
+ENTRYPOINT ["node", "--max-semi-space-size=32", "--initial-old-space-size=128", "--enable-source-maps", "dist/src/main.js"]
 CMD ["serve", "--role=all"]

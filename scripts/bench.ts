@@ -14,7 +14,7 @@ import { startPostgresServer, startRedisServer } from "../test/support/provision
 import { cpuOf } from "./bench/cpu.ts";
 import type { ExchangeLoad } from "./bench/exchange-load.ts";
 import type { InProcess, InProcessResult } from "./bench/exchange-in-process.ts";
-import { type Instance, type Layout, startInstance } from "./bench/instance.ts";
+import { type Instance, type Layout, MEMORY_FLAGS, startInstance } from "./bench/instance.ts";
 import { LOAD_PROGRAM, measureLoad } from "./bench/load.ts";
 import type { OpenLoop } from "./bench/open-loop.ts";
 import { type Part, startOwnPart } from "./bench/parts.ts";
@@ -198,7 +198,7 @@ const exchange = async (bench: Bench): Promise<Exchanges> => {
       at_once: CONNECTIONS,
       seconds,
     } satisfies InProcess;
-    const direct = await askOnce<InProcessResult>(startOwnPart("exchange-in-process", inside));
+    const direct = await askOnce<InProcessResult>(startOwnPart("exchange-in-process", inside, MEMORY_FLAGS));
     signing.push(direct.signatures_per_s);
     in_process.push(direct.exchanges_per_s);
     const outside = {

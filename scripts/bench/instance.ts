@@ -46,6 +46,8 @@ const MAIN = fileURLToPath(new URL(`../../src/main.js`, import.meta.url));
 const POLICY = join(packageRoot, "config", "policies", "demo.rego");
 const ISSUER_URL = "http://issuer.localhost";
 const RESOURCE = "resource://demo";
+/** As the container and `npm start` run the program: see the Dockerfile. */
+export const MEMORY_FLAGS = ["--max-semi-space-size=32", "--initial-old-space-size=128"];
 const START_MS = 60_000;
 const ROLES = ["sts", "api", "coordinator", "audit", "gateway"] as const;
 type Role = (typeof ROLES)[number];
@@ -95,7 +97,7 @@ export const startInstance = async (options: InstanceOptions): Promise<Instance>
       : [];
     const part = startPart({
       file: process.execPath,
-      args: [...flags, MAIN, "serve", `--role=${role}`],
+      args: [...MEMORY_FLAGS, ...flags, MAIN, "serve", `--role=${role}`],
       env: { ...environment, CARACAL_DATA_DIR: join(folder, role), ...env },
       isAnswer: isServing,
     });
