@@ -38,13 +38,16 @@ const isDatabaseRole = (role: RoleName): role is DatabaseRole => role !== "gatew
 /** Whoever of these runs may send the outbox. */
 const DISPATCHING: readonly RoleName[] = ["sts", "coordinator", "api"];
 
-/** What the roles of this process stand on, made once as the configuration asks for it. */
+/** What the roles of one thread stand on, made once as the configuration asks for it. */
 export type Parts = {
   readonly config: Config;
+  /** Those that this thread runs; `config.roles` are the process's. */
+  readonly roles: readonly RoleName[];
   readonly log: Log;
   readonly clock: Clock;
   readonly instance_id: string;
   readonly issuer_url: string;
+  /** Of what the roles of this thread share; the loop's delay and the heap are the thread's, processor time the process's. */
   readonly process_metrics: Metrics;
   readonly databases: Readonly<Partial<Record<DatabaseRole, Database>>>;
   readonly streams: Streams;
@@ -62,8 +65,25 @@ export type Parts = {
   close(): Promise<void>;
 };
 
+/** A value that a role can't be made without. Throws a `StartupFault` that names its variable. */
+export const required = <T>(value: T | undefined, variable: string): T => {
+  if (value === undefined) throw new StartupFault(`${variable}: is missing`);
+  return value;
+};
+
+/** The pool of a role that this thread runs. */
+export const databaseOf = (parts: Parts, role: DatabaseRole): Database => {
+  const db = parts.databases[role];
+  if (db === undefined) throw new StartupFault(`DATABASE_URL: is missing; the ${role} role needs postgres://…`);
+  return db;
+};
+
 export type AssembleOptions = {
   readonly config: Config;
+  /** Those that this thread runs. */
+  readonly roles: readonly RoleName[];
+  /** Another thread of this process asks Redis what it is, and says so once. */
+  readonly redis_is_checked?: true;
   readonly data_dir: DataDir | undefined;
   readonly issuer_url: string;
   readonly instance_id: string;
@@ -120,7 +140,7 @@ const openShared = async (options: AssembleOptions, onRoundTrip: (connection: st
   if (config.REDIS_URL === undefined)
     throw new StartupFault("REDIS_URL: is missing; every role needs redis://… or rediss://…");
   const redis = createRedis({ url: config.REDIS_URL, log, onRoundTrip });
-  await checkRedis(redis, config, log);
+  if (options.redis_is_checked !== true) await checkRedis(redis, config, log);
   return {
     streams: redis.streams,
     marks: redis.marks,
@@ -179,7 +199,7 @@ const answering = async (db: Database, wait_ms: number): Promise<void> => {
 
 /** Makes the adapters and the services that several roles share. What was made is closed again where a later part fails. */
 export const assemble = async (options: AssembleOptions): Promise<Parts> => {
-  const { config, log, instance_id } = options;
+  const { config, roles, log, instance_id } = options;
   const process_metrics = createMetrics();
   collectDefaultMetrics({ register: process_metrics.registry });
   const statements = process_metrics.counterBy("sql_statements_total", "SQL statements, by pool", "pool");
@@ -195,9 +215,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
     for (const one of closers.toReversed()) await one();
   };
   try {
-    const storing = config.roles.some(isDatabaseRole)
-      ? openStorage(options, (pool) => statements.inc(pool))
-      : undefined;
+    const storing = roles.some(isDatabaseRole) ? openStorage(options, (pool) => statements.inc(pool)) : undefined;
     storing?.catch(() => {}); // awaited below; a fault of the streams comes first
     const shared = await openShared(options, (connection) => round_trips.inc(connection));
     closers.push(shared.close);
@@ -205,7 +223,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
     if (storage !== undefined) closers.push(storage.close);
 
     const databases = Object.fromEntries(
-      config.roles.filter(isDatabaseRole).map((role) => [role, storage?.open(role, role, POOL_MAX)]),
+      roles.filter(isDatabaseRole).map((role) => [role, storage?.open(role, role, POOL_MAX)]),
     ) as Parts["databases"];
     await prepareSchema(Object.values(databases), config);
 
@@ -219,7 +237,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
 
     const services: Service[] = [];
     let audit_writer: AuditWriterService | undefined;
-    if (config.roles.includes("sts") || config.roles.includes("gateway")) {
+    if (roles.includes("sts") || roles.includes("gateway")) {
       const dir = replayFolder(options);
       const journal = await openJournal({ dir, name: "audit-replay", max_bytes: JOURNAL_MAX_BYTES }).catch(
         (cause: unknown) => {
@@ -243,7 +261,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
       services.push(audit_writer);
     }
 
-    const dispatching = DISPATCHING.find((role) => config.roles.includes(role));
+    const dispatching = DISPATCHING.find((role) => roles.includes(role));
     let wakeOutbox: Parts["wakeOutbox"] = () => {};
     if (dispatching !== undefined && isDatabaseRole(dispatching) && storage !== undefined) {
       const db = storage.open("outbox", dispatching, OUTBOX_POOL_MAX);
@@ -261,6 +279,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
 
     return {
       config,
+      roles,
       log,
       clock: systemClock,
       instance_id,

@@ -3,7 +3,6 @@ import { createPolicyCompiler } from "./adapters/opa/compiler.ts";
 import { createPolicyEngine } from "./adapters/opa/engine.ts";
 import { createStsHttp } from "./adapters/sts-http/index.ts";
 import { type ApiRole, type ControlPlane, createApi } from "./api/index.ts";
-import { createAudit } from "./audit/index.ts";
 import { deadLetterOf, STREAMS } from "./contracts/streams.ts";
 import { createCoordinator } from "./coordinator/index.ts";
 import { keyring } from "./domain/keyring.ts";
@@ -11,13 +10,12 @@ import { ROLE_NAMES, type RoleName } from "./domain/role-name.ts";
 import { createGateway } from "./gateway/index.ts";
 import type { Role } from "./http/role.ts";
 import { createMetrics } from "./kernel/metrics.ts";
-import { StartupFault } from "./kernel/problem.ts";
 import { type Service, within } from "./kernel/service.ts";
-import type { Parts } from "./parts.ts";
-import type { Database } from "./ports/database.ts";
+import { databaseOf, type Parts, required } from "./parts.ts";
 import { createInvalidations } from "./streams/invalidations.ts";
 import { createRevocations } from "./streams/revocations.ts";
 import { createSts, type StsRole } from "./sts/index.ts";
+import { APART } from "./thread/apart.ts";
 
 /** Roles that are made already, for those behind them: the Gateway calls an STS of its own process directly. */
 type Made = { sts?: StsRole; api?: ApiRole };
@@ -27,32 +25,6 @@ type MadeRole = { readonly role: Role; readonly services: readonly Service[] };
 
 /** To have a connection to an upstream; the rest of UPSTREAM_TIMEOUT is for its answer. */
 const CONNECT_TIMEOUT_MS = 10_000;
-
-const databaseOf = (parts: Parts, role: Exclude<RoleName, "gateway">): Database => {
-  const db = parts.databases[role];
-  if (db === undefined) throw new StartupFault(`DATABASE_URL: is missing; the ${role} role needs postgres://…`);
-  return db;
-};
-
-const required = <T>(value: T | undefined, variable: string): T => {
-  if (value === undefined) throw new StartupFault(`${variable}: is missing`);
-  return value;
-};
-
-const audit = (parts: Parts): Role => {
-  const { config } = parts;
-  return createAudit({
-    db: databaseOf(parts, "audit"),
-    streams: parts.streams,
-    stream_ring: parts.streams_ring,
-    audit_ring: keyring(required(config.AUDIT_HMAC_KEY, "AUDIT_HMAC_KEY"), config.AUDIT_HMAC_KEY_PREVIOUS),
-    max_deliveries: config.AUDIT_MAX_DELIVERIES,
-    consumer: parts.instance_id,
-    clock: parts.clock,
-    log: parts.log.child({ role: "audit" }),
-    metrics: createMetrics(parts.process_metrics),
-  });
-};
 
 const api = (parts: Parts, made: Made): Role => {
   const { config } = parts;
@@ -164,14 +136,14 @@ const gateway = (parts: Parts, made: Made): MadeRole => {
 
 /** How each role is made from what the process has. Those that others call in process come first. */
 const FACTORIES: Readonly<Record<RoleName, (parts: Parts, made: Made) => MadeRole>> = {
-  audit: (parts) => ({ role: audit(parts), services: [] }),
+  audit: (parts) => ({ role: APART.audit(parts), services: [] }),
   api: (parts, made) => ({ role: api(parts, made), services: [] }),
   sts: (parts, made) => ({ role: sts(parts, made), services: [] }),
   coordinator: (parts) => ({ role: coordinator(parts), services: [] }),
   gateway,
 };
 
-/** The roles of this process, in the order in which they start, and what works for them. */
+/** The roles of this thread, in the order in which they start, and what works for them. */
 export const createRoles = (
   parts: Parts,
 ): {
@@ -180,9 +152,7 @@ export const createRoles = (
   readonly control_plane: ControlPlane | undefined;
 } => {
   const made: Made = {};
-  const all = ROLE_NAMES.filter((name) => parts.config.roles.includes(name)).map((name) =>
-    FACTORIES[name](parts, made),
-  );
+  const all = ROLE_NAMES.filter((name) => parts.roles.includes(name)).map((name) => FACTORIES[name](parts, made));
   return {
     roles: all.map(({ role }) => role),
     services: all.flatMap(({ services }) => services),

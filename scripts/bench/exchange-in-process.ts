@@ -53,6 +53,7 @@ const exchange = async (options: InProcess, folder: string): Promise<number> => 
   const onFatal = (error: unknown): void => log.error({ err: error }, "the STS failed");
   const parts = await assemble({
     config,
+    roles: config.roles,
     data_dir: undefined,
     issuer_url: options.issuer_url,
     instance_id: uuidv7(),

@@ -1,16 +1,18 @@
 import { Command } from "commander";
-import { type Config, type Env, isDev, loadConfig } from "../config/index.ts";
+import { type Config, type Env, isDev, readConfig } from "../config/index.ts";
 import { isRoleName, ROLE_NAMES, type RoleName } from "../domain/role-name.ts";
 import { type DataDir, openDataDir } from "../embedded/data-dir.ts";
 import { QUICKSTART_FILE, startDemo } from "../demo/index.ts";
-import { type Binding, bindRole, readyFaults } from "../http/server.ts";
-import type { Role } from "../http/role.ts";
+import type { ControlPlane } from "../api/index.ts";
 import { uuidv7 } from "../kernel/ids.ts";
-import { createLog, type Log } from "../kernel/log.ts";
+import { createLog, type Log, standardOutput } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import { type Service, within } from "../kernel/service.ts";
-import { assemble, type Parts } from "../parts.ts";
 import { createRoles } from "../roles.ts";
+import { layOut } from "../thread/apart.ts";
+import { createElsewhere } from "../thread/elsewhere.ts";
+import { createHere } from "../thread/here.ts";
+import type { Address, Given, RoleThread } from "../thread/role-thread.ts";
 import type { CliContext } from "./index.ts";
 
 /** A terminal's Ctrl-C reaches npm and us, so it comes twice; only a later one is meant as "now". */
@@ -78,71 +80,50 @@ const stopSignal = (log: Log): StopSignal => {
 
 const schemeOf = (config: Config): "http" | "https" => (config.TLS_CERT_FILE === undefined ? "http" : "https");
 
-const addressOf = (config: Config, binding: Binding): string => {
-  const host = binding.host === "0.0.0.0" || binding.host === "::" ? "localhost" : binding.host;
-  return `${schemeOf(config)}://${host.includes(":") ? `[${host}]` : host}:${binding.port}`;
+const urlOf = (config: Config, address: Address): string => {
+  const host = address.host === "0.0.0.0" || address.host === "::" ? "localhost" : address.host;
+  return `${schemeOf(config)}://${host.includes(":") ? `[${host}]` : host}:${address.port}`;
 };
 
 /** `iss` is what tokens were signed with: in dev the first start's address is kept, so that they outlive a change of port. */
-const issuerUrl = (config: Config, data_dir: DataDir | undefined, sts: Binding | undefined): string => {
+const issuerUrl = (config: Config, data_dir: DataDir | undefined, sts: Address | undefined): string => {
   const configured = config.ISSUER_URL ?? config.STS_URL;
   if (configured !== undefined) return configured;
   const kept = data_dir?.read(ISSUER_FILE)?.trim();
   if (kept !== undefined) return kept;
-  const own = sts === undefined ? "http://localhost" : addressOf(config, sts);
+  const own = sts === undefined ? "http://localhost" : urlOf(config, sts);
   data_dir?.write(ISSUER_FILE, `${own}\n`);
   return own;
 };
 
-const bindAll = async (config: Config, log: Log): Promise<ReadonlyMap<RoleName, Binding>> => {
-  const tls =
-    config.TLS_CERT_FILE === undefined || config.TLS_KEY_FILE === undefined
-      ? undefined
-      : { cert_file: config.TLS_CERT_FILE, key_file: config.TLS_KEY_FILE };
-  const bindings = new Map<RoleName, Binding>();
-  try {
-    for (const name of config.roles) {
-      const upper = name.toUpperCase() as Uppercase<RoleName>;
-      bindings.set(
-        name,
-        await bindRole({ name, host: config[`${upper}_HOST`], port: config[`${upper}_PORT`], tls, log }),
-      );
-    }
-  } catch (error) {
-    await Promise.all([...bindings.values()].map((binding) => binding.close(0)));
-    throw error;
-  }
-  return bindings;
-};
+type Addresses = Readonly<Partial<Record<RoleName, Address>>>;
 
-const startServices = async (
-  services: readonly Service[],
-  fail: (error: unknown) => void,
-  started: Service[],
-): Promise<void> => {
-  for (const service of services) {
-    await service.start(fail);
-    started.push(service);
-  }
+/** Every port before anything is made. Where several threads find a fault, the first one's is told. */
+const bindAll = async (threads: readonly RoleThread[]): Promise<Addresses> =>
+  Object.assign({}, ...(await inTurn(threads.map((thread) => thread.bind()))));
+
+/** The values of work that is under way already, and the fault of the first that has one, whoever was quicker. */
+const inTurn = async <T>(under_way: readonly Promise<T>[]): Promise<readonly T[]> => {
+  for (const one of under_way) one.catch(() => undefined); // awaited below
+  const values: T[] = [];
+  for (const one of under_way) values.push(await one);
+  return values;
 };
 
 /** In-flight calls first, then what works in the background, then what both stand on. */
 const shutDown = async (
-  bindings: ReadonlyMap<RoleName, Binding>,
-  started: readonly Service[],
-  parts: Parts | undefined,
+  threads: readonly RoleThread[],
+  demo: Service | undefined,
   timeout_ms: number,
   log: Log,
 ): Promise<void> => {
   const until_ms = performance.now() + timeout_ms;
   const left_ms = (): number => Math.max(0, until_ms - performance.now());
-  await Promise.all([...bindings.values()].map((binding) => binding.close(left_ms())));
-  for (const service of started.toReversed()) {
-    await service
-      .stop(Math.max(left_ms(), 1_000))
-      .catch((error: unknown) => log.error({ err: error, service: service.name }, "a service did not stop cleanly"));
-  }
-  await parts?.close().catch((error: unknown) => log.error({ err: error }, "a connection did not close cleanly"));
+  await Promise.all(threads.map((thread) => thread.drain(left_ms())));
+  await demo
+    ?.stop(Math.max(left_ms(), 1_000))
+    .catch((error: unknown) => log.error({ err: error, service: "demo" }, "a service did not stop cleanly"));
+  for (const thread of threads) await thread.stop(left_ms());
 };
 
 /** Serves the roles of `--role` until the process is told to stop. Resolves to the exit code. */
@@ -151,42 +132,27 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
   if (dev) process.umask(0o077); // the embedded database's own files, too, are for this user alone
   const data_dir = dev ? await openDataDir(context.env["CARACAL_DATA_DIR"] || ".caracal", context.env) : undefined;
   data_dir?.remove(QUICKSTART_FILE); // a former start's: it would send programs to ports where nobody is
-  const started: Service[] = [];
-  let bindings: ReadonlyMap<RoleName, Binding> = new Map();
-  let parts: Parts | undefined;
+  /** In the order in which they end: the main thread flushes events that the ledger's thread can still take. */
+  let threads: readonly RoleThread[] = [];
+  let demo: Service | undefined;
   let timeout_ms = 0;
-  let log = createLog({ level: "warn" });
-  const startUp = async (config: Config, stop: StopSignal): Promise<void> => {
-    bindings = await bindAll(config, log);
-    const issuer_url = issuerUrl(config, data_dir, bindings.get("sts"));
-    const assembled = await assemble({ config, data_dir, issuer_url, instance_id: uuidv7(), log, onFatal: stop.fail });
-    parts = assembled;
-    const made = createRoles(assembled);
-    await startServices([...assembled.services, ...made.services], stop.fail, started);
-    for (const role of made.roles) await serveOne(role, bindings, stop.fail, started);
+  const lines = standardOutput();
+  let log = createLog({ level: "warn", destination: lines });
+  const startUp = async (config: Config, made: { readonly control_plane?: ControlPlane }): Promise<void> => {
+    const bound = await bindAll(threads);
+    const issuer_url = issuerUrl(config, data_dir, bound.sts);
+    const given: Given = { issuer_url, instance_id: uuidv7() };
+    await inTurn(threads.map((thread) => thread.make(given)));
+    for (const thread of threads.toReversed()) await thread.start();
     const address = (name: RoleName): string => {
-      const binding = bindings.get(name);
-      return binding === undefined ? "" : addressOf(config, binding);
+      const at = bound[name];
+      return at === undefined ? "" : urlOf(config, at);
     };
-    if (
-      dev &&
-      data_dir !== undefined &&
-      made.control_plane !== undefined &&
-      config.roles.length === ROLE_NAMES.length
-    ) {
-      const faults = async (): Promise<readonly string[]> => {
-        const found = await Promise.all(made.roles.map(readyFaults));
-        return found.flat().map(({ check, fault }) => `${check} ${fault}`);
-      };
-      const demo = await startDemo({
-        control_plane: made.control_plane,
-        data_dir,
-        issuer_url,
-        address,
-        faults,
-        out: context.out,
-      });
-      started.push(demo);
+    const { control_plane } = made;
+    if (dev && data_dir !== undefined && control_plane !== undefined && config.roles.length === ROLE_NAMES.length) {
+      const faults = async (): Promise<readonly string[]> =>
+        (await Promise.all(threads.map((thread) => thread.faults()))).flat();
+      demo = await startDemo({ control_plane, data_dir, issuer_url, address, faults, out: context.out });
     }
     log.info(
       { roles, issuer_url, addresses: Object.fromEntries(roles.map((name) => [name, address(name)])) },
@@ -194,38 +160,54 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     );
   };
   try {
-    const config = loadConfig(context.env, roles, devDefaults(context.env, data_dir));
+    const { config, textsOf } = readConfig(context.env, roles, devDefaults(context.env, data_dir));
     timeout_ms = config.SHUTDOWN_TIMEOUT;
-    log = createLog({ level: config.LOG_LEVEL });
+    log = createLog({ level: config.LOG_LEVEL, destination: lines });
     const stop = stopSignal(log);
-    const starting = startUp(config, stop);
+    const { here, apart } = layOut(config);
+    const made: { control_plane?: ControlPlane } = {};
+    // Theirs are made first: they load while the main thread takes its ports.
+    const elsewhere = apart.map((role) =>
+      createElsewhere({
+        role,
+        env: textsOf([role]),
+        process_env: context.env,
+        write: (line) => lines.write(line),
+        failed: stop.fail,
+      }),
+    );
+    const main = createHere({
+      name: "the main thread",
+      config,
+      roles: here,
+      data_dir,
+      createRoles: (parts) => {
+        const { control_plane, ...all } = createRoles(parts);
+        if (control_plane !== undefined) made.control_plane = control_plane;
+        return all;
+      },
+      log,
+      failed: stop.fail,
+    });
+    threads = [main, ...elsewhere];
+    const starting = startUp(config, made);
     starting.catch(() => undefined); // told below, unless the process was told to stop first
     const first = await Promise.race([starting.then(() => undefined), stop.stopped]);
     if (first !== undefined) throw new Stopped(first);
 
     const { code, why } = await stop.stopped;
     log.info({ why }, "draining");
-    for (const binding of bindings.values()) binding.notReady();
+    for (const thread of threads) void thread.notReady();
     const aborted = new Promise<void>((resolve) => stop.abort.addEventListener("abort", () => resolve()));
-    await Promise.race([shutDown(bindings, started, parts, timeout_ms, log), aborted]);
+    await Promise.race([shutDown(threads, demo, timeout_ms, log), aborted]);
     return code;
   } catch (error) {
-    await within(2_000, shutDown(bindings, started, parts, 1_000, log));
+    await within(2_000, shutDown(threads, demo, 1_000, log));
     if (error instanceof Stopped) return error.stop.code;
     throw error;
   } finally {
     await data_dir?.release();
   }
-};
-
-const serveOne = async (
-  role: Role,
-  bindings: ReadonlyMap<RoleName, Binding>,
-  fail: (error: unknown) => void,
-  started: Service[],
-): Promise<void> => {
-  await startServices(role.services, fail, started);
-  bindings.get(role.name)?.serve(role);
 };
 
 /** Dev's folder brings the secrets; the folder itself is where the process found it. */

@@ -36,12 +36,23 @@ const textOf = (env: Env, name: VariableName, variable: Variable, faults: string
   }
 };
 
-/**
- * Reads what the roles need from `env`, over `defaults` (what a dev folder brings). Throws one `StartupFault` with every
- * fault, each a line that names the variable and the way out. A secret's value is never in a message.
- */
-export const loadConfig = (env: Env, roles: readonly RoleName[], defaults: Env = {}): Config => {
+/** The configuration, and the texts that it was read from. */
+export type Read = {
+  readonly config: Config;
+  /**
+   * The texts of the variables that these roles read while they serve, and of no others: `loadConfig` makes the roles' own
+   * configuration of them. Files are not read a second time: what they say may have changed.
+   */
+  readonly textsOf: (roles: readonly RoleName[]) => Env;
+};
+
+/** The schema's owner is for `caracal migrate`; no role reaches the database with it. */
+const NEVER_SERVED_WITH: readonly string[] = ["MIGRATE_DATABASE_URL"];
+
+/** Reads what the roles need from `env`, over `defaults` (what a dev folder brings). Throws as `loadConfig` does. */
+export const readConfig = (env: Env, roles: readonly RoleName[], defaults: Env = {}): Read => {
   const faults: string[] = [];
+  const texts: Record<string, string> = {};
   const dev = isDev(env);
   const values: Record<string, unknown> = {};
   for (const [name, variable] of Object.entries(VARIABLES) as [VariableName, Variable][]) {
@@ -49,6 +60,7 @@ export const loadConfig = (env: Env, roles: readonly RoleName[], defaults: Env =
     const fallback = defaults[name] ?? (dev ? variable.dev_default : undefined) ?? variable.default;
     const text = textOf(env, name, variable, faults) ?? fallback;
     if (text === undefined) continue;
+    texts[name] = text;
     const parsed = v.safeParse(variable.schema, text);
     if (parsed.success) {
       values[name] = parsed.output;
@@ -69,8 +81,34 @@ export const loadConfig = (env: Env, roles: readonly RoleName[], defaults: Env =
   };
   const found = [...faults, ...refusals(config, new Set(faults.map((fault) => fault.split(":", 1)[0] ?? "")))];
   if (found.length > 0) throw new StartupFault(...found);
-  return Object.freeze(config);
+  return { config: Object.freeze(config), textsOf: (some) => textsOf(texts, some) };
 };
+
+/**
+ * The program's configuration, as `roles` need it. Throws one `StartupFault` with every fault, each a line that names the
+ * variable and the way out. A secret's value is never in a message.
+ */
+export const loadConfig = (env: Env, roles: readonly RoleName[], defaults: Env = {}): Config =>
+  readConfig(env, roles, defaults).config;
+
+const textsOf = (texts: Env, roles: readonly RoleName[]): Env => {
+  const left_out = new Set(NEVER_SERVED_WITH);
+  // Who has a database user of its own has no business with the common one.
+  if (roles.every((role) => texts[`DATABASE_URL_${role.toUpperCase()}`] !== undefined)) left_out.add("DATABASE_URL");
+  const isRead = ([name, variable]: [string, Variable]): boolean =>
+    !left_out.has(name) && variable.roles.some((role) => roles.includes(role));
+  return Object.fromEntries(
+    Object.entries<Variable>(VARIABLES)
+      .filter(isRead)
+      .map(([name]) => [name, texts[name]]),
+  );
+};
+
+/** What of an environment is not this program's: neither a variable of its own nor the file of one. */
+export const foreignTo = (env: Env): Env =>
+  Object.fromEntries(Object.entries(env).filter(([name]) => !isOurs(name) && !isOurs(name.replace(/_FILE$/, ""))));
+
+const isOurs = (name: string): boolean => Object.hasOwn(VARIABLES, name);
 
 /**
  * One variable by itself, for a command that needs no role's whole configuration: from `NAME` or, a secret, `NAME_FILE`.

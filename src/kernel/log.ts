@@ -55,9 +55,12 @@ export type LogOptions = {
   readonly destination?: DestinationStream;
 };
 
+/** Standard output, written in place. One per process: two threads that write to a full pipe would break each other's lines. */
+export const standardOutput = (): DestinationStream => pino.destination({ dest: 1, sync: true });
+
 /** JSON lines on standard output, scrubbed: the last line of defence, not a licence to log a secret. */
 export const createLog = (options: LogOptions): Log => {
-  const destination = options.destination ?? pino.destination({ dest: 1, sync: true });
+  const destination = options.destination ?? standardOutput();
   // Whoever read our lines is gone: no reason to end the process, and nobody to tell.
   if ("on" in destination && typeof destination.on === "function") destination.on("error", () => undefined);
   return pino(
