@@ -15,7 +15,7 @@ import { databaseOf, type Parts, required } from "./parts.ts";
 import { createInvalidations } from "./streams/invalidations.ts";
 import { createRevocations } from "./streams/revocations.ts";
 import { createSts, type StsRole } from "./sts/index.ts";
-import { APART } from "./thread/apart.ts";
+import { auditOf } from "./thread/audit.ts";
 
 /** Roles that are made already, for those behind them: the Gateway calls an STS of its own process directly. */
 type Made = { sts?: StsRole; api?: ApiRole };
@@ -136,7 +136,7 @@ const gateway = (parts: Parts, made: Made): MadeRole => {
 
 /** How each role is made from what the process has. Those that others call in process come first. */
 const FACTORIES: Readonly<Record<RoleName, (parts: Parts, made: Made) => MadeRole>> = {
-  audit: (parts) => ({ role: APART.audit(parts), services: [] }),
+  audit: (parts) => ({ role: auditOf(parts), services: [] }),
   api: (parts, made) => ({ role: api(parts, made), services: [] }),
   sts: (parts, made) => ({ role: sts(parts, made), services: [] }),
   coordinator: (parts) => ({ role: coordinator(parts), services: [] }),

@@ -4,6 +4,7 @@ import { dirname, join, relative, resolve, sep } from "node:path";
 import { describe, it } from "node:test";
 import { ROLE_NAMES } from "../src/domain/role-name.ts";
 import { packageRoot } from "../src/kernel/package-root.ts";
+import { APART } from "../src/thread/apart.ts";
 
 const SRC = join(packageRoot, "src");
 
@@ -42,7 +43,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
 };
 const ROLE_BELOW = ["kernel", "domain", "contracts", "ports", "streams", "http"];
 /** Who puts the program together. */
-const WIRING = new Set(["main.ts", "roles.ts", "parts.ts", "cli", "demo"]);
+const WIRING = new Set(["main.ts", "roles.ts", "parts.ts", "cli", "demo", "thread"]);
 const DRIVERS = ["ioredis", "postgres", "@electric-sql/pglite", "@open-policy-agent/opa-wasm", "undici"];
 
 const violations = (broken: (one: Import) => boolean): readonly string[] =>
@@ -98,8 +99,25 @@ describe("the architecture", () => {
     assert.deepEqual(broken, []);
   });
 
-  it("has a README in every role's folder and in the streams", () => {
-    const missing = [...ROLE_NAMES, "streams"].filter((name) => !readdirSync(join(SRC, name)).includes("README.md"));
+  it("loads in a role's own thread nothing of another role", () => {
+    const reached = new Set<string>();
+    const reach = (target: string): void => {
+      if (reached.has(target)) return;
+      reached.add(target);
+      for (const one of all) if (one.file === target && !one.type_only) reach(one.target);
+    };
+    reach(join("thread", "worker.ts"));
+    assert.ok(reached.has("parts.ts") && reached.has("ioredis"), "dynamic imports and drivers are followed");
+    const others = new Set<string>(ROLE_NAMES.filter((role) => !(role in APART)));
+    const heavy = new Set(["hono", "@hono/node-server", "jose", "undici", "@open-policy-agent/opa-wasm"]);
+    assert.deepEqual(
+      [...reached].filter((target) => (isLocal(target) ? others.has(room(target)) : heavy.has(target))),
+      [],
+    );
+  });
+
+  it("has a README in every role's folder, in the streams and for the threads", () => {
+    const missing = [...ROLE_NAMES, "streams", "thread"].filter((name) => !readdirSync(join(SRC, name)).includes("README.md"));
     assert.deepEqual(missing, []);
   });
 

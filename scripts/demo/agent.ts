@@ -6,7 +6,7 @@ import {
   TOKEN_PATH,
   TOKEN_TYPE_ACCESS_TOKEN,
 } from "../../src/contracts/sts.ts";
-import type { Quickstart } from "../../src/demo/index.ts";
+import type { Quickstart } from "../../src/demo/quickstart.ts";
 import { told } from "./stage.ts";
 
 const TIMEOUT_MS = 10_000;

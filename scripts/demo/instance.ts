@@ -5,7 +5,7 @@ import { extname, join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import * as v from "valibot";
-import { QUICKSTART_FILE, type Quickstart } from "../../src/demo/index.ts";
+import { QUICKSTART_FILE, type Quickstart } from "../../src/demo/quickstart.ts";
 import { ROLE_NAMES } from "../../src/domain/role-name.ts";
 import { NotAsTold, type Stage } from "./stage.ts";
 

@@ -4,7 +4,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { createPglite } from "../../src/adapters/pglite/index.ts";
 import { verifyLedger } from "../../src/audit/index.ts";
 import type { LedgerEvent } from "../../src/contracts/api-ledger.ts";
-import type { Quickstart } from "../../src/demo/index.ts";
+import type { Quickstart } from "../../src/demo/quickstart.ts";
 import { type Finding, type LedgerRow, walkChain } from "../../src/domain/audit-chain.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
 import { DATABASE_FOLDER } from "../../src/embedded/data-dir.ts";

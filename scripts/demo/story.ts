@@ -1,4 +1,4 @@
-import type { Quickstart } from "../../src/demo/index.ts";
+import type { Quickstart } from "../../src/demo/quickstart.ts";
 import {
   type Agent,
   type Ambient,

@@ -5,18 +5,29 @@ import type { Env } from "../config/index.ts";
 import { packageRoot } from "../kernel/package-root.ts";
 import { Problem, StartupFault } from "../kernel/problem.ts";
 import { scrub } from "../kernel/log.ts";
-import { adminTokenCommand } from "./admin-token.ts";
-import { auditCommand } from "./audit.ts";
-import { configCommand } from "./config.ts";
-import { deadLettersCommand } from "./dead-letters.ts";
-import { migrateCommand } from "./migrate.ts";
-import { serveCommand } from "./serve.ts";
 
 /** What a subcommand gets, and how it says with which code the process ends. */
 export type CliContext = {
   readonly env: Env;
   readonly out: (line: string) => void;
   readonly exit: (code: number) => void;
+};
+
+/** In the order of the help. Each is loaded when it is asked for: no start waits for what the other commands need. */
+const COMMANDS: Readonly<Record<string, () => Promise<(context: CliContext) => Command>>> = {
+  serve: async () => (await import("./serve.ts")).serveCommand,
+  migrate: async () => (await import("./migrate.ts")).migrateCommand,
+  config: async () => (await import("./config.ts")).configCommand,
+  "admin-token": async () => (await import("./admin-token.ts")).adminTokenCommand,
+  audit: async () => (await import("./audit.ts")).auditCommand,
+  "dead-letters": async () => (await import("./dead-letters.ts")).deadLettersCommand,
+};
+const DEFAULT = "serve";
+
+/** The command that is named, or the default one; every one where the program's help is asked for. */
+const wantedOf = ([first = ""]: readonly string[]): readonly string[] => {
+  if (["help", "--help", "-h"].includes(first)) return Object.keys(COMMANDS);
+  return [Object.hasOwn(COMMANDS, first) ? first : DEFAULT];
 };
 
 const version = (): string => {
@@ -50,20 +61,14 @@ export const run = async (argv: readonly string[], env: Env): Promise<number> =>
     .exitOverride()
     .showSuggestionAfterError(true)
     .configureOutput({ writeErr: (text) => process.stderr.write(text.replace(/^error: /, "caracal: ")) });
-  for (const command of [
-    serveCommand,
-    migrateCommand,
-    configCommand,
-    adminTokenCommand,
-    auditCommand,
-    deadLettersCommand,
-  ]) {
-    const made = command(context).exitOverride().copyInheritedSettings(program);
-    program.addCommand(made, { isDefault: made.name() === "serve" });
-  }
   try {
+    for (const name of wantedOf(argv)) {
+      const command = (await COMMANDS[name]?.())?.(context);
+      if (command !== undefined)
+        program.addCommand(command.exitOverride().copyInheritedSettings(program), { isDefault: name === DEFAULT });
+    }
     const [first] = argv;
-    const known = ["help", ...program.commands.map((one) => one.name())];
+    const known = ["help", ...Object.keys(COMMANDS)];
     if (first !== undefined && !first.startsWith("-") && !known.includes(first)) {
       // The default command would take it for its own and complain about something else.
       throw new StartupFault(

@@ -2,17 +2,17 @@ import { Command } from "commander";
 import { type Config, type Env, isDev, readConfig } from "../config/index.ts";
 import { isRoleName, ROLE_NAMES, type RoleName } from "../domain/role-name.ts";
 import { type DataDir, openDataDir } from "../embedded/data-dir.ts";
-import { QUICKSTART_FILE, startDemo } from "../demo/index.ts";
+import { QUICKSTART_FILE } from "../demo/quickstart.ts";
 import type { ControlPlane } from "../api/index.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import { createLog, type Log, standardOutput } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import { type Service, within } from "../kernel/service.ts";
-import { createRoles } from "../roles.ts";
 import { layOut } from "../thread/apart.ts";
 import { createElsewhere } from "../thread/elsewhere.ts";
 import { createHere } from "../thread/here.ts";
-import type { Address, Given, RoleThread } from "../thread/role-thread.ts";
+import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from "../thread/phases.ts";
+import type { Address } from "../thread/role-thread.ts";
 import type { CliContext } from "./index.ts";
 
 /** A terminal's Ctrl-C reaches npm and us, so it comes twice; only a later one is meant as "now". */
@@ -96,44 +96,13 @@ const issuerUrl = (config: Config, data_dir: DataDir | undefined, sts: Address |
   return own;
 };
 
-type Addresses = Readonly<Partial<Record<RoleName, Address>>>;
-
-/** Every port before anything is made. Where several threads find a fault, the first one's is told. */
-const bindAll = async (threads: readonly RoleThread[]): Promise<Addresses> =>
-  Object.assign({}, ...(await inTurn(threads.map((thread) => thread.bind()))));
-
-/** The values of work that is under way already, and the fault of the first that has one, whoever was quicker. */
-const inTurn = async <T>(under_way: readonly Promise<T>[]): Promise<readonly T[]> => {
-  for (const one of under_way) one.catch(() => undefined); // awaited below
-  const values: T[] = [];
-  for (const one of under_way) values.push(await one);
-  return values;
-};
-
-/** In-flight calls first, then what works in the background, then what both stand on. */
-const shutDown = async (
-  threads: readonly RoleThread[],
-  demo: Service | undefined,
-  timeout_ms: number,
-  log: Log,
-): Promise<void> => {
-  const until_ms = performance.now() + timeout_ms;
-  const left_ms = (): number => Math.max(0, until_ms - performance.now());
-  await Promise.all(threads.map((thread) => thread.drain(left_ms())));
-  await demo
-    ?.stop(Math.max(left_ms(), 1_000))
-    .catch((error: unknown) => log.error({ err: error, service: "demo" }, "a service did not stop cleanly"));
-  for (const thread of threads) await thread.stop(left_ms());
-};
-
 /** Serves the roles of `--role` until the process is told to stop. Resolves to the exit code. */
 const serve = async (roles: readonly RoleName[], context: CliContext): Promise<number> => {
   const dev = isDev(context.env);
   if (dev) process.umask(0o077); // the embedded database's own files, too, are for this user alone
   const data_dir = dev ? await openDataDir(context.env["CARACAL_DATA_DIR"] || ".caracal", context.env) : undefined;
   data_dir?.remove(QUICKSTART_FILE); // a former start's: it would send programs to ports where nobody is
-  /** In the order in which they end: the main thread flushes events that the ledger's thread can still take. */
-  let threads: readonly RoleThread[] = [];
+  let threads: Threads = [];
   let demo: Service | undefined;
   let timeout_ms = 0;
   const lines = standardOutput();
@@ -141,18 +110,22 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
   const startUp = async (config: Config, made: { readonly control_plane?: ControlPlane }): Promise<void> => {
     const bound = await bindAll(threads);
     const issuer_url = issuerUrl(config, data_dir, bound.sts);
-    const given: Given = { issuer_url, instance_id: uuidv7() };
-    await inTurn(threads.map((thread) => thread.make(given)));
-    for (const thread of threads.toReversed()) await thread.start();
+    await startAll(threads, { issuer_url, instance_id: uuidv7() });
     const address = (name: RoleName): string => {
       const at = bound[name];
       return at === undefined ? "" : urlOf(config, at);
     };
     const { control_plane } = made;
     if (dev && data_dir !== undefined && control_plane !== undefined && config.roles.length === ROLE_NAMES.length) {
-      const faults = async (): Promise<readonly string[]> =>
-        (await Promise.all(threads.map((thread) => thread.faults()))).flat();
-      demo = await startDemo({ control_plane, data_dir, issuer_url, address, faults, out: context.out });
+      const { startDemo } = await import("../demo/index.ts");
+      demo = await startDemo({
+        control_plane,
+        data_dir,
+        issuer_url,
+        address,
+        faults: () => faultsOf(threads),
+        out: context.out,
+      });
     }
     log.info(
       { roles, issuer_url, addresses: Object.fromEntries(roles.map((name) => [name, address(name)])) },
@@ -166,7 +139,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     const stop = stopSignal(log);
     const { here, apart } = layOut(config);
     const made: { control_plane?: ControlPlane } = {};
-    // Theirs are made first: they load while the main thread takes its ports.
+    // They first: each thread loads what its roles need while the other does, and while ports are taken.
     const elsewhere = apart.map((role) =>
       createElsewhere({
         role,
@@ -176,12 +149,15 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
         failed: stop.fail,
       }),
     );
+    const loading = import("../roles.ts");
+    loading.catch(() => undefined); // awaited where the roles are made
     const main = createHere({
       name: "the main thread",
       config,
       roles: here,
       data_dir,
-      createRoles: (parts) => {
+      createRoles: async (parts) => {
+        const { createRoles } = await loading;
         const { control_plane, ...all } = createRoles(parts);
         if (control_plane !== undefined) made.control_plane = control_plane;
         return all;
@@ -197,7 +173,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
 
     const { code, why } = await stop.stopped;
     log.info({ why }, "draining");
-    for (const thread of threads) void thread.notReady();
+    allNotReady(threads);
     const aborted = new Promise<void>((resolve) => stop.abort.addEventListener("abort", () => resolve()));
     await Promise.race([shutDown(threads, demo, timeout_ms, log), aborted]);
     return code;

@@ -1,4 +1,4 @@
-import type { Quickstart } from "./index.ts";
+import type { Quickstart } from "./quickstart.ts";
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 

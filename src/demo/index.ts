@@ -5,23 +5,8 @@ import type { DataDir } from "../embedded/data-dir.ts";
 import { type Service, within } from "../kernel/service.ts";
 import { bannerOf } from "./banner.ts";
 import { DEMO_RESOURCE, DENIED_RESOURCE, seedDemo, seedZone } from "./seed.ts";
+import { QUICKSTART_FILE, type Quickstart } from "./quickstart.ts";
 import { startDemoUpstream } from "./upstream.ts";
-
-/** `quickstart.json`: what a program needs to use the demo. `admin_token` is the zone's. */
-export type Quickstart = {
-  readonly gateway_url: string;
-  readonly sts_url: string;
-  readonly api_url: string;
-  readonly coordinator_url: string;
-  readonly audit_url: string;
-  readonly zone_id: string;
-  readonly application_id: string;
-  readonly client_secret: string;
-  readonly resource: string;
-  readonly denied_resource: string;
-  readonly upstream_url: string;
-  readonly admin_token: string;
-};
 
 export type DemoOptions = {
   readonly control_plane: ControlPlane;
@@ -33,8 +18,6 @@ export type DemoOptions = {
   readonly out: (line: string) => void;
 };
 
-/** There while the program of this start serves, and only then. */
-export const QUICKSTART_FILE = "quickstart.json";
 const READY_WITHIN_MS = 30_000;
 const READY_POLL_MS = 25;
 

@@ -1,31 +1,15 @@
-import { createAudit } from "../audit/index.ts";
 import type { Config } from "../config/index.ts";
-import { keyring } from "../domain/keyring.ts";
 import type { RoleName } from "../domain/role-name.ts";
 import type { Role } from "../http/role.ts";
-import { createMetrics } from "../kernel/metrics.ts";
-import { databaseOf, type Parts, required } from "../parts.ts";
+import type { Parts } from "../parts.ts";
 
 /**
- * The roles that get a thread of their own beside others, and how each is made. What this file imports is what such a
- * thread loads: a role belongs here that takes no call of another role's, and works while others answer.
+ * The roles that get a thread of their own beside others, and how each is made there: what is imported here is what that
+ * thread loads. A role belongs here that takes no call of another role's, and works while others answer.
  */
 export const APART = {
-  audit: (parts) => {
-    const { config } = parts;
-    return createAudit({
-      db: databaseOf(parts, "audit"),
-      streams: parts.streams,
-      stream_ring: parts.streams_ring,
-      audit_ring: keyring(required(config.AUDIT_HMAC_KEY, "AUDIT_HMAC_KEY"), config.AUDIT_HMAC_KEY_PREVIOUS),
-      max_deliveries: config.AUDIT_MAX_DELIVERIES,
-      consumer: parts.instance_id,
-      clock: parts.clock,
-      log: parts.log.child({ role: "audit" }),
-      metrics: createMetrics(parts.process_metrics),
-    });
-  },
-} satisfies Readonly<Partial<Record<RoleName, (parts: Parts) => Role>>>;
+  audit: async () => (await import("./audit.ts")).auditOf,
+} satisfies Readonly<Partial<Record<RoleName, () => Promise<(parts: Parts) => Role>>>>;
 
 /** A role that may have a thread of its own. */
 export type ApartRole = keyof typeof APART;

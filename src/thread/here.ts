@@ -5,7 +5,7 @@ import type { Role } from "../http/role.ts";
 import { type Binding, bindRole, readyFaults } from "../http/server.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Service } from "../kernel/service.ts";
-import { assemble, type Parts } from "../parts.ts";
+import type { Parts } from "../parts.ts";
 import type { RoleThread } from "./role-thread.ts";
 
 /** The roles in the order in which they start, and what has to run before them. */
@@ -18,7 +18,7 @@ export type HereOptions = {
   readonly roles: readonly RoleName[];
   readonly data_dir: DataDir | undefined;
   readonly redis_is_checked?: true;
-  readonly createRoles: (parts: Parts) => Made;
+  readonly createRoles: (parts: Parts) => Promise<Made>;
   readonly log: Log;
   /** A part of it failed for good, after its start: the process can't go on. */
   readonly failed: (error: unknown) => void;
@@ -66,6 +66,7 @@ export const createHere = (options: HereOptions): RoleThread => {
       return Object.fromEntries([...bindings].map(([name, { host, port }]) => [name, { host, port }]));
     },
     async make({ issuer_url, instance_id }) {
+      const { assemble } = await import("../parts.ts"); // a module of the roles, which load after this one
       const { roles, data_dir, redis_is_checked } = options;
       const shared = redis_is_checked === undefined ? {} : { redis_is_checked };
       parts = await assemble({
@@ -78,7 +79,7 @@ export const createHere = (options: HereOptions): RoleThread => {
         onFatal: failed,
         ...shared,
       });
-      made = options.createRoles(parts);
+      made = await options.createRoles(parts);
     },
     async start() {
       await startServices([...(parts?.services ?? []), ...made.services]);

@@ -13,6 +13,8 @@ const port = parentPort;
 const tell = (told: Told): void => port.postMessage(told);
 const { role, env } = workerData as ThreadData;
 const config = loadConfig(env, [role]);
+const loading = APART[role]();
+loading.catch(() => undefined); // awaited where the role is made
 
 answerCalls(
   port,
@@ -22,7 +24,7 @@ answerCalls(
     roles: [role],
     data_dir: undefined, // embedded storage is the main thread's
     redis_is_checked: true,
-    createRoles: (parts) => ({ roles: [APART[role](parts)], services: [] }),
+    createRoles: async (parts) => ({ roles: [(await loading)(parts)], services: [] }),
     log: createLog({ level: config.LOG_LEVEL, destination: { write: (line) => tell({ line }) } }),
     failed: (error) => tell({ failed: errorByValue(error) }),
   }),
