@@ -117,7 +117,9 @@ describe("the architecture", () => {
   });
 
   it("has a README in every role's folder, in the streams and for the threads", () => {
-    const missing = [...ROLE_NAMES, "streams", "thread"].filter((name) => !readdirSync(join(SRC, name)).includes("README.md"));
+    const missing = [...ROLE_NAMES, "streams", "thread"].filter(
+      (name) => !readdirSync(join(SRC, name)).includes("README.md"),
+    );
     assert.deepEqual(missing, []);
   });
 
