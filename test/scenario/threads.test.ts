@@ -173,7 +173,7 @@ describe("every role in one process on servers, the ledger in a thread of its ow
     const { port } = server.address() as AddressInfo;
     try {
       const end = await refused({ AUDIT_PORT: String(port) });
-      assert.match(end.stderr, new RegExp(`AUDIT_PORT: 127\\.0\\.0\\.1:${port} is taken`));
+      assert.match(end.stderr, new RegExp(`^caracal: AUDIT_PORT: 127\\.0\\.0\\.1:${port} is taken`));
     } finally {
       server.close();
     }
@@ -184,7 +184,7 @@ describe("every role in one process on servers, the ledger in a thread of its ow
     stranger.username = "stranger";
     stranger.password = SECRET;
     const end = await refused({ DATABASE_URL_AUDIT: stranger.href });
-    assert.match(end.stderr, /DATABASE_URL: the database can't be reached \(.*stranger/);
+    assert.match(end.stderr, /^caracal: DATABASE_URL: the database can't be reached \(.*stranger/);
     const nowhere = `postgres://ledger:${SECRET}@127.0.0.1:1/caracal`;
     assert.match((await refused({ DATABASE_URL_AUDIT: nowhere })).stderr, /can't be reached \(.*REFUSED/);
   });
@@ -193,7 +193,7 @@ describe("every role in one process on servers, the ledger in a thread of its ow
     const file = join(dir, "no.pem");
     writeFileSync(file, SECRET);
     const end = await refused({ TLS_CERT_FILE: file, TLS_KEY_FILE: file });
-    assert.match(end.stderr, /TLS_CERT_FILE and TLS_KEY_FILE are not a certificate/);
+    assert.match(end.stderr, /^caracal: TLS_CERT_FILE and TLS_KEY_FILE are not a certificate/);
   });
 
   it("told to stop under load ends in good order, and each call that was answered is in the ledger", async (test) => {
