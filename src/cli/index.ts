@@ -25,9 +25,10 @@ const COMMANDS: Readonly<Record<string, () => Promise<(context: CliContext) => C
 const DEFAULT = "serve";
 
 /** The command that is named, or the default one; every one where the program's help is asked for. */
-const wantedOf = ([first = ""]: readonly string[]): readonly string[] => {
-  if (["help", "--help", "-h"].includes(first)) return Object.keys(COMMANDS);
-  return [Object.hasOwn(COMMANDS, first) ? first : DEFAULT];
+const wantedOf = (argv: readonly string[]): readonly string[] => {
+  const [first = ""] = argv;
+  if (Object.hasOwn(COMMANDS, first)) return [first];
+  return argv.some((word) => ["help", "--help", "-h"].includes(word)) ? Object.keys(COMMANDS) : [DEFAULT];
 };
 
 const version = (): string => {
