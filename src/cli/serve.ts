@@ -51,7 +51,7 @@ class Stopped extends Error {
 type StopSignal = { readonly stopped: Promise<Stop>; readonly abort: AbortSignal; fail(error: unknown): void };
 
 /** Resolves with the first reason to stop. A second signal, if it is no echo of the first, ends the drain at once. */
-const stopSignal = (log: Log): StopSignal => {
+const stopSignal = (log: () => Log): StopSignal => {
   const abort = new AbortController();
   let stop: (reason: Stop) => void = () => {};
   const stopped = new Promise<Stop>((resolve) => {
@@ -72,7 +72,7 @@ const stopSignal = (log: Log): StopSignal => {
     stopped,
     abort: abort.signal,
     fail(error) {
-      log.error({ err: error }, "a part of the process failed for good");
+      log().error({ err: error }, "a part of the process failed for good");
       stop({ code: 1, why: "failure" });
     },
   };
@@ -98,6 +98,9 @@ const issuerUrl = (config: Config, data_dir: DataDir | undefined, sts: Address |
 
 /** Serves the roles of `--role` until the process is told to stop. Resolves to the exit code. */
 const serve = async (roles: readonly RoleName[], context: CliContext): Promise<number> => {
+  const lines = standardOutput();
+  let log = createLog({ level: "warn", destination: lines });
+  const stop = stopSignal(() => log); // before anything is made that a signal's own end would leave half-done
   const dev = isDev(context.env);
   if (dev) process.umask(0o077); // the embedded database's own files, too, are for this user alone
   const data_dir = dev ? await openDataDir(context.env["CARACAL_DATA_DIR"] || ".caracal", context.env) : undefined;
@@ -105,8 +108,6 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
   let threads: Threads = [];
   let demo: Service | undefined;
   let timeout_ms = 0;
-  const lines = standardOutput();
-  let log = createLog({ level: "warn", destination: lines });
   const startUp = async (config: Config, made: { readonly control_plane?: ControlPlane }): Promise<void> => {
     const bound = await bindAll(threads);
     const issuer_url = issuerUrl(config, data_dir, bound.sts);
@@ -136,7 +137,6 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     const { config, textsOf } = readConfig(context.env, roles, devDefaults(context.env, data_dir));
     timeout_ms = config.SHUTDOWN_TIMEOUT;
     log = createLog({ level: config.LOG_LEVEL, destination: lines });
-    const stop = stopSignal(log);
     const { here, apart } = layOut(config);
     const made: { control_plane?: ControlPlane } = {};
     // They first: each thread loads what its roles need while the other does, and while ports are taken.
