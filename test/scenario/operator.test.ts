@@ -87,7 +87,7 @@ describe("a process whose surroundings go away", () => {
     launch(
       process.execPath,
       [MAIN, "--role=all"],
-      cleanEnvironment({ CARACAL_ENV: "dev", CARACAL_DATA_DIR: folder, ...FREE_PORTS }),
+      cleanEnvironment({ CARACAL_ENV: "dev", CARACAL_DATA_DIR: folder, LOG_LEVEL: "info", ...FREE_PORTS }),
     );
   const quickstartIn = (folder: string): Quickstart =>
     JSON.parse(readFileSync(join(folder, "quickstart.json"), "utf8")) as Quickstart;
@@ -116,13 +116,13 @@ describe("a process whose surroundings go away", () => {
     }
   });
 
-  it("loses who reads its output: it serves on, and its log lines end nothing", async () => {
+  it("loses who reads its output: it serves on, and neither its banner nor its log lines end it", async () => {
     const folder = join(dir, randomBytes(4).toString("hex"));
     const run = launched(folder);
     try {
-      await eventually(() => allReady(quickstartIn(folder)), { timeout_ms: WITHIN_MS, every_ms: 20 });
       run.child.stdout?.destroy();
       run.child.stderr?.destroy();
+      await eventually(() => allReady(quickstartIn(folder)), { timeout_ms: WITHIN_MS, every_ms: 20 });
       const { api_url, admin_token } = quickstartIn(folder);
       // Each of these is a line in the log: a zone's token at the door of all zones.
       for (let attempt = 0; attempt < 20; attempt += 1) {
