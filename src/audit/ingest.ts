@@ -25,6 +25,7 @@ import {
   lastRows,
   lockHeads,
   lockProducers,
+  MisreadRows,
   newMarks,
   type NumberRange,
   type Place,
@@ -91,8 +92,17 @@ type Committed = {
   readonly filled: readonly FilledHole[];
 };
 
-/** SQLSTATE classes of what is wrong with the data and not with the database: 22 data, 23 constraint, 54 too large. */
-const isDataFault = (error: unknown): boolean => /^(22|23|54)/.test(sqlStateOf(error) ?? "");
+/**
+ * SQLSTATEs of what is wrong with an event and not with the database: 22 data, 23 a constraint, 54000 too large for an index.
+ * Not 23514 without a constraint's name: that is a partition which is missing, for every event. Rows that the server read
+ * otherwise than they were sent are some event's doing, too.
+ */
+const isDataFault = (error: unknown): boolean => {
+  if (error instanceof MisreadRows) return true;
+  const state = sqlStateOf(error) ?? "";
+  if (state === "23514") return error instanceof Error && "constraint_name" in error;
+  return /^(22|23)/.test(state) || state === "54000";
+};
 
 /** No chain comes to here; what stands above was put there by another hand, and counting on from it would overflow. */
 const MAX_CHAIN_SEQ = 2 ** 52;
@@ -259,7 +269,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         return {
           chained: 0,
           duplicates: 0,
-          rejected: [{ event: only.event, reason: `database refused: ${sqlStateOf(error)}` }],
+          rejected: [{ event: only.event, reason: `database refused: ${sqlStateOf(error) ?? "its row"}` }],
         };
       }
       const middle = items.length >> 1;

@@ -109,7 +109,7 @@ export const knownIds = async (tx: Transaction, ids: readonly string[]): Promise
 };
 
 /** The server read other rows than it was given. Nothing of them is kept. */
-class MisreadRows extends Error {}
+export class MisreadRows extends Error {}
 
 /**
  * Keeps the events at their `places` (one each, in the same order), their ids, the zones' new heads and the producers' new

@@ -10,7 +10,7 @@ import { type Fields, signEntry } from "./envelope.ts";
 const MAX_EVENTS = 256;
 const MAX_ENTRY_BYTES = 512 * 1024;
 /** One event's share of it. What is longer loses what is not part of the decision itself. */
-export const MAX_EVENT_BYTES = 64 * 1024;
+export const MAX_EVENT_BYTES = 128 * 1024;
 
 /**
  * The form of an event: the values of `CHAINED_FIELDS`, in their order, with U+0000 between them and between two events.
@@ -141,6 +141,9 @@ const MAX_FIELD_BYTES = 2048;
 const FIELD_PREFIX = 500;
 /** Of an event that is too long: JSON text of one of its lists, or of one member of its metadata. */
 const MAX_PART_CHARS = 1024;
+/** What was granted stays whole: it fits into a token, and stands nowhere else. */
+const GRANTED: ReadonlySet<string> = new Set(["scope", "target"]);
+const MAX_GRANTED_CHARS = 4 * 1024;
 /** The metadata that is left then. */
 const MAX_CUT_METADATA_CHARS = 16 * 1024;
 
@@ -185,7 +188,8 @@ const cut = (text: string | null): string | null =>
 const cutMembers = (text: string | null): string | null => {
   const members = Object.entries(objectIn(text)).map(([name, value]) => {
     const member = JSON.stringify(value);
-    return [name.slice(0, MAX_PART_CHARS), member.length <= MAX_PART_CHARS ? value : truncated(member)] as const;
+    const most = GRANTED.has(name) ? MAX_GRANTED_CHARS : MAX_PART_CHARS;
+    return [name.slice(0, MAX_PART_CHARS), member.length <= most ? value : truncated(member)] as const;
   });
   const left = JSON.stringify(Object.fromEntries(members));
   return members.length > 0 && left.length <= MAX_CUT_METADATA_CHARS ? left : cut(text);

@@ -110,6 +110,26 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   /** Numbers are given in the order of the queue, at the flush: an event that is never written leaves no hole. */
   const numbered = (one: Queued): AuditEvent => complete(one, producer, next_seq++);
 
+  /**
+   * The event's form. Where none can be made, that of an event which says so: its number must come, and one that can't be
+   * written takes none of its tick along. What was to be allowed by it is refused.
+   */
+  const formed = (event: AuditEvent, settle?: Settle): string => {
+    try {
+      return fittedForm(event);
+    } catch (cause) {
+      log.error({ error: cause, event_id: event.id, event_type: event.event_type }, "an audit event can't be written");
+      settle?.reject(new Unavailable("the ledger", cause));
+      return fittedForm({
+        ...event,
+        decision: event.decision === "allow" ? "deny" : event.decision,
+        determining_policies_json: null,
+        diagnostics_json: null,
+        metadata_json: JSON.stringify({ reason: "unwritable", decided: event.decision }),
+      });
+    }
+  };
+
   const toJournal = async (forms: readonly string[]): Promise<void> => {
     try {
       await journal.append(forms.map((form) => Buffer.from(form)));
@@ -125,7 +145,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
 
   const send = async (batch: readonly Queued[]): Promise<void> => {
     const events = batch.map(numbered);
-    const forms = events.map(fittedForm);
+    const forms = events.map((event, at) => formed(event, batch[at]?.settle));
     try {
       await streams.append(STREAMS.audit, entriesOf(ring, forms));
       away = false;
@@ -137,7 +157,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
       away = true;
       await toJournal(
         batch.map(({ settle }, at) =>
-          settle === undefined ? (forms[at] as string) : fittedForm(refused(events[at] as AuditEvent)),
+          settle === undefined ? (forms[at] as string) : formed(refused(events[at] as AuditEvent)),
         ),
       );
       for (const { settle } of batch)
@@ -169,7 +189,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
 
   /** The stream does not keep up, and holding more would only move the fault into our memory. */
   const overflow = (event: AuditEvent): void => {
-    const flight = toJournal([fittedForm(event)]).finally(() => flights.delete(flight));
+    const flight = toJournal([formed(event)]).finally(() => flights.delete(flight));
     flights.add(flight);
   };
 

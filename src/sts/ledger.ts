@@ -10,8 +10,11 @@ export type EventType = "token.issue" | "token.exchange";
 /** What an allow knows at the least. */
 export type Decided = Start & Pick<Facts, "application" | "claims" | "judged"> & Partial<Facts>;
 
-/** Inputs of all resources together; an event must fit into an entry of the stream with others. */
-const MAX_INPUT_CHARS = 192 * 1024;
+/**
+ * Inputs of all resources together, in bytes: more than the longest that policy reads, so that an exchange's is always kept,
+ * and few enough that an event has room for the rest (`MAX_EVENT_BYTES`), which would lose all of them otherwise.
+ */
+const MAX_INPUTS_BYTES = 80 * 1024;
 
 /** Of a text that a caller chose. */
 const MAX_TEXT = 4_096;
@@ -52,10 +55,10 @@ const verdictText = ({ verdict }: SetEvaluation): string =>
 
 /** Each evaluation with the very input that policy saw, so that it can be judged again. */
 const evaluationsText = (judged: readonly Judged[]): string => {
-  let left = MAX_INPUT_CHARS;
+  let left = MAX_INPUTS_BYTES;
   const texts = judged.map(({ resource, scopes, evaluation }) => {
     const { verdict, units, input_json } = evaluation;
-    left -= input_json.length;
+    left -= Buffer.byteLength(input_json);
     // Past the bound the input's hash would help nobody: the ids of resource, set version and session remain.
     const input =
       left >= 0

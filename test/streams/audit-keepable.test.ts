@@ -217,13 +217,13 @@ describe("an audit event with text from a caller", () => {
   });
 
   it("keeps the reason of a denial beside a text that is too long", async () => {
-    const metadata_json = JSON.stringify({ reason: "path_refused", step: "path", path: "/".repeat(70_000) });
+    const metadata_json = JSON.stringify({ reason: "path_refused", step: "path", path: "/".repeat(140_000) });
     writer.record({ zone_id: "z", event_type: "gateway.call", decision: "deny", metadata_json });
     const [event] = await arrived();
     assert.deepEqual(JSON.parse(event?.metadata_json ?? ""), {
       reason: "path_refused",
       step: "path",
-      path: { truncated_chars: 70_002 },
+      path: { truncated_chars: 140_002 },
     });
   });
 });

@@ -130,6 +130,38 @@ describe("the audit stream", () => {
       assert.equal((await eventsIn(streams)).length, 620);
     });
 
+    it("keeps what was granted by an event that is too long", async () => {
+      const { streams } = await fragile();
+      const { writer } = writerOn(streams, await newJournal());
+      const scope = Array.from({ length: 150 }, (_, at) => `scope-number-${at}`).join(" ");
+      const target = Array.from({ length: 16 }, (_, at) => `resource://number-${at}-${"x".repeat(100)}`);
+      await writer.append(draft({ metadata_json: JSON.stringify({ scope, target, rest: "x".repeat(200_000) }) }));
+      const [event] = await eventsIn(streams);
+      assert.deepEqual(JSON.parse(event?.metadata_json ?? ""), { scope, target, rest: { truncated_chars: 200_002 } });
+    });
+
+    it("refuses an event that can't be written, says so under its number, and writes the others of its tick", async () => {
+      const { streams } = await fragile();
+      const { writer, log } = writerOn(streams, await newJournal());
+      const deep = `{"evaluations":${"[".repeat(100_000)}${"]".repeat(100_000)}}`;
+      const before = writer.append(draft({ subject: "before" }));
+      const refused = writer.append(draft({ subject: "deep", metadata_json: deep }));
+      const behind = writer.append(draft({ subject: "behind" }));
+      await assert.rejects(refused, Unavailable);
+      await Promise.all([before, behind]);
+      const events = await eventsIn(streams);
+      assert.deepEqual(
+        events.map(({ subject, decision, producer_seq }) => [subject, decision, producer_seq]),
+        [
+          ["before", "allow", 1],
+          ["deep", "deny", 2],
+          ["behind", "allow", 3],
+        ],
+      );
+      assert.deepEqual(JSON.parse(events[1]?.metadata_json ?? ""), { reason: "unwritable", decided: "allow" });
+      assert.match(JSON.stringify(log.lines), /can't be written/);
+    });
+
     it("keeps the decision of an event that is too long, without its free texts", async () => {
       const { streams } = await fragile();
       const { writer } = writerOn(streams, await newJournal());

@@ -214,7 +214,7 @@ describe("what the ledger is told", () => {
 
   it("of inputs that are too long together: which resource and scopes they were about", () => {
     const wide = judged(one, "allow");
-    const long = { ...wide, evaluation: { ...wide.evaluation, input_json: JSON.stringify("x".repeat(100 * 1024)) } };
+    const long = { ...wide, evaluation: { ...wide.evaluation, input_json: JSON.stringify("x".repeat(60 * 1024)) } };
     const draft = allowDraft("token.issue", {
       ...start(),
       ...known,
@@ -223,7 +223,7 @@ describe("what the ledger is told", () => {
       judged: [long, long],
     });
     const { evaluations } = metadataOf(draft) as { evaluations: Record<string, unknown>[] };
-    assert.equal(String(evaluations[0]?.["input"]).length, 100 * 1024);
+    assert.equal(String(evaluations[0]?.["input"]).length, 60 * 1024);
     const { resource_id, scopes, input } = evaluations[1] ?? {};
     assert.deepEqual([resource_id, scopes, input], ["one", ["read"], "too large to keep"]);
   });
