@@ -2,11 +2,15 @@ import { hash, hkdfSync } from "node:crypto";
 import { lengthPrefixed } from "../kernel/canonical.ts";
 import { hmac, type Keyring, keyring, sameBytes } from "./keyring.ts";
 
-/** How the Gateway proves itself to the STS: HMAC-SHA256 over method, path, time, nonce and body, in these headers. */
+/**
+ * How the Gateway proves itself to the STS: HMAC-SHA256 over method, path, time, nonce and the body's SHA-256, in these
+ * headers. Where the body is large its hash comes along, so that nothing is read for who can't sign.
+ */
 export const GATEWAY_HEADERS = {
   timestamp: "x-caracal-gateway-timestamp",
   nonce: "x-caracal-gateway-nonce",
   signature: "x-caracal-gateway-signature",
+  content_sha256: "x-caracal-gateway-content-sha256",
 } as const;
 
 /** What clocks may differ by, and therefore how long a nonce is remembered (twice it), in milliseconds. */
@@ -18,8 +22,12 @@ export type SignedCall = {
   readonly path: string;
   readonly timestamp_ms: number;
   readonly nonce: string;
-  readonly body: Uint8Array;
+  /** Of the body. */
+  readonly content_sha256: Uint8Array;
 };
+
+/** SHA-256 of a body, 32 bytes. */
+export const contentSha256 = (body: Uint8Array): Buffer => hash("sha256", body, "buffer");
 
 const bytesOf = (call: SignedCall): Buffer =>
   lengthPrefixed([
@@ -28,7 +36,7 @@ const bytesOf = (call: SignedCall): Buffer =>
     call.path,
     String(call.timestamp_ms),
     call.nonce,
-    hash("sha256", call.body, "buffer"),
+    call.content_sha256,
   ]);
 
 /** base64url. */

@@ -16,6 +16,8 @@ export type Limits = {
   readonly silent_ms: number;
   /** What is left of a body behind its answer, and what a client still sends behind a refusal. */
   readonly unread_ms: number;
+  /** How long a drain goes on answering, each time with `Connection: close`, before connections are closed as idle. */
+  readonly last_words_ms: number;
   /** Requests of one connection that wait for their answers. */
   readonly unanswered: number;
 };
@@ -27,6 +29,7 @@ export const LIMITS: Limits = {
   check_ms: 5_000,
   silent_ms: 60_000,
   unread_ms: 1_000,
+  last_words_ms: 300,
   unanswered: 32,
 };
 

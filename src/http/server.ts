@@ -3,6 +3,7 @@ import { createServer as createHttpServer, type IncomingMessage, type Server, ty
 import { createServer as createHttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout as pause } from "node:timers/promises";
 import type { RoleName } from "../domain/role-name.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem, StartupFault } from "../kernel/problem.ts";
@@ -281,6 +282,10 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
     async close(deadline_ms) {
       draining = true;
       role?.drain?.();
+      // A connection that is closed as idle while a request is on its way to it loses that request. Those in use hear with
+      // their next answer that it is the last; then the others are idle indeed.
+      const quiet_ms = Math.min(limits.last_words_ms, deadline_ms / 4);
+      if ((await connectionsOf(server)) > 0) await pause(quiet_ms);
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeIdleConnections();
       const idle = setInterval(() => server.closeIdleConnections(), 50); // a connection that went idle after the drain began
@@ -290,6 +295,9 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
     },
   };
 };
+
+const connectionsOf = (server: Server): Promise<number> =>
+  new Promise((resolve) => server.getConnections((error, count) => resolve(error === null ? count : 0)));
 
 const listen = (server: Server, options: BindOptions): Promise<void> =>
   new Promise((resolve, reject) => {

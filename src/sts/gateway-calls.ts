@@ -49,14 +49,23 @@ const NONCE = /^[A-Za-z0-9_-]{16,64}$/;
 /** HMAC-SHA256 as base64url: one spelling only. */
 const SIGNATURE = /^[A-Za-z0-9_-]{43}$/;
 
-/** Whether a request is the Gateway's: by the signature over all of it, and made within a minute of our clock. */
+/** SHA-256 of a body as its header says, in base64url; undefined: not said, or in another spelling. */
+export const saidSha256 = (headers: IncomingHttpHeaders): Buffer | undefined => {
+  const said = headers[GATEWAY_HEADERS.content_sha256];
+  return typeof said === "string" && SIGNATURE.test(said) ? Buffer.from(said, "base64url") : undefined;
+};
+
+/**
+ * Whether a request is the Gateway's: by the signature over all of it, and made within a minute of our clock.
+ * `content_sha256`: of the body, or, before it is read, as the request says; that it is the body's is the caller's to see.
+ */
 export const readGatewaySignature = (
   ring: Keyring | undefined,
   request: {
     readonly method: string;
     readonly path: string;
     readonly headers: IncomingHttpHeaders;
-    readonly body: Uint8Array;
+    readonly content_sha256: Uint8Array;
   },
   now_ms: number,
 ): SignedBy => {
@@ -69,7 +78,13 @@ export const readGatewaySignature = (
     return bad;
   if (!TIMESTAMP.test(timestamp) || !NONCE.test(nonce) || !SIGNATURE.test(signature)) return bad;
   const timestamp_ms = Number(timestamp);
-  const call = { method: request.method, path: request.path, timestamp_ms, nonce, body: request.body };
+  const call = {
+    method: request.method,
+    path: request.path,
+    timestamp_ms,
+    nonce,
+    content_sha256: request.content_sha256,
+  };
   if (!isGatewayCall(ring, call, signature)) return bad;
   if (Math.abs(now_ms - timestamp_ms) > GATEWAY_SKEW_MS) return { signed: "badly", reason: "gateway_clock" };
   return { signed: "well", nonce: { id: nonce, timestamp_ms } };

@@ -12,6 +12,7 @@ import {
   TOKEN_PATH,
   type TokenAnswer,
 } from "../contracts/sts.ts";
+import { contentSha256 } from "../domain/gateway-signature.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import { problemBody, problemHeaders, sendProblem, toProblem } from "../http/problem.ts";
 import { requestIdOf } from "../http/request-id.ts";
@@ -21,7 +22,7 @@ import { Problem } from "../kernel/problem.ts";
 import { createAnswerLines } from "./answer-lines.ts";
 import { readExchangeBatch } from "./exchange-batch.ts";
 import { parseForm } from "./form.ts";
-import { type CallNonce, callNonce, type GatewayNonces, readGatewaySignature } from "./gateway-calls.ts";
+import { type CallNonce, callNonce, type GatewayNonces, readGatewaySignature, saidSha256 } from "./gateway-calls.ts";
 import type { PublicState } from "./public-state.ts";
 import { type BodyFault, readBody } from "./read-body.ts";
 import { type Caller, readTokenRequest, type RequestFault, requestOfGateway } from "./request.ts";
@@ -42,7 +43,7 @@ export type RouteOptions = {
 type Env = { readonly Bindings: HttpBindings };
 type Call = { readonly request: IncomingMessage; readonly request_id: string };
 
-const NO_BODY = new Uint8Array();
+const SHA256_OF_NOTHING = contentSha256(new Uint8Array());
 const JSON_TYPE = "application/json; charset=utf-8";
 /** RFC 6749, 5.1: neither a token nor a refusal is for a cache. */
 const NO_STORE = { "cache-control": "no-store", pragma: "no-cache" } as const;
@@ -121,7 +122,7 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     const body = await readBody(request, MAX_FORM_BYTES);
     if (typeof body === "string") return refuse(BODY_FAULTS[body]);
     const now_ms = clock.now_ms();
-    const call = { method: "POST", path: url, headers: request.headers, body };
+    const call = { method: "POST", path: url, headers: request.headers, content_sha256: contentSha256(body) };
     const signature = readGatewaySignature(options.gateway_ring, call, now_ms);
     if (signature.signed === "badly") return refuse(signature.reason === "gateway_clock" ? CLOCK_FAULT : GATEWAY_FAULT);
     const form = parseForm(body);
@@ -142,15 +143,16 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
   };
 
   /** The Gateway's other calls: its signature. Whether that was seen before is still to be asked. */
-  const signedByGateway = (request: IncomingMessage, body: Uint8Array): CallNonce => {
-    const call = { method: request.method ?? "", path: request.url ?? "", headers: request.headers, body };
+  const signedByGateway = (request: IncomingMessage, content_sha256: Uint8Array): CallNonce => {
+    const call = { method: request.method ?? "", path: request.url ?? "", headers: request.headers, content_sha256 };
     const signature = readGatewaySignature(options.gateway_ring, call, clock.now_ms());
     if (signature.signed === "well") return callNonce(options.nonces, signature.nonce);
     throw notTheGateway(signature.signed === "no" ? "gateway_signature" : signature.reason);
   };
 
   const admitGateway = async (request: IncomingMessage): Promise<void> => {
-    if ((await signedByGateway(request, NO_BODY).use()) !== "new") throw notTheGateway("gateway_call_replayed");
+    if ((await signedByGateway(request, SHA256_OF_NOTHING).use()) !== "new")
+      throw notTheGateway("gateway_call_replayed");
   };
 
   /**
@@ -166,9 +168,13 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     if ((request.headers["content-encoding"] ?? "identity").toLowerCase() !== "identity") {
       throw new Problem(415, "unsupported_media_type", "Send the batch without a content encoding.");
     }
+    // By the hash that comes along: whoever can't sign has nothing read, and holds no memory of ours.
+    const said = saidSha256(request.headers);
+    if (said === undefined) throw notTheGateway("gateway_signature");
+    const nonce = signedByGateway(request, said);
     const body = await readBody(request, MAX_EXCHANGES_BYTES);
     if (typeof body === "string") throw BATCH_FAULTS[body];
-    const nonce = signedByGateway(request, body);
+    if (!contentSha256(body).equals(said)) throw notTheGateway("gateway_signature");
     const batch = readExchangeBatch(body);
     if ("path" in batch) {
       throw new Problem(400, "invalid_body", "The batch is not what this path takes; see issues.", { issues: [batch] });

@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { after, before, beforeEach, describe, it } from "node:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import { readAnswerLine } from "../../src/adapters/sts-http/answers.ts";
 import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
 import { ExchangeAnswerSchema, ExchangeBatchSchema, MAX_EXCHANGES } from "../../src/contracts/sts.ts";
-import { GATEWAY_HEADERS, isGatewayCall } from "../../src/domain/gateway-signature.ts";
+import { contentSha256, GATEWAY_HEADERS, isGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { createCancel } from "../../src/kernel/cancel.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
@@ -102,9 +104,11 @@ describe("the STS over HTTP", () => {
         path: batch.request.url ?? "",
         timestamp_ms: Number(header(GATEWAY_HEADERS.timestamp)),
         nonce: header(GATEWAY_HEADERS.nonce),
-        body: Buffer.from(batch.body),
+        content_sha256: contentSha256(Buffer.from(batch.body)),
       };
-      signed = isGatewayCall(ring, call, header(GATEWAY_HEADERS.signature));
+      signed =
+        isGatewayCall(ring, call, header(GATEWAY_HEADERS.signature)) &&
+        header(GATEWAY_HEADERS.content_sha256) === call.content_sha256.toString("base64url");
       say(batch, granted(0));
     });
     assert.deepEqual(await exchange(), { ok: true, body: ANSWER });
@@ -295,19 +299,64 @@ describe("the STS over HTTP", () => {
     );
   });
 
-  it("gets no more requests at once than connections, and what waits goes together", async () => {
-    const own = createStsHttp({
+  const limited = (max_batches: number, timeout_ms: number): ReturnType<typeof createStsHttp> =>
+    createStsHttp({
       url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
       ring,
-      timeout_ms: 5_000,
+      timeout_ms,
       clock: systemClock,
+      max_batches,
     });
+  const turn = (): Promise<void> => new Promise((next) => setImmediate(() => setImmediate(next)));
+
+  it("gives a connection back when nobody waits for what it has not said, nor for ever for the end of what it has", async () => {
+    const own = limited(1, TIMEOUT_MS);
+    onBatch(({ response }) => void response.writeHead(200).write(granted(1)));
+    const cancel = createCancel();
+    const gone = own.exchange(REQUEST, cancel.signal);
+    const stays = own.exchange(REQUEST, createCancel().signal);
+    await eventually(() => assert.equal(batches.length, 1));
+    cancel.cancel();
+    assert.deepEqual(await settled([gone, stays]), ["Unavailable", "answered"]);
+    onBatch(({ response }) => void response.writeHead(200).write(granted(0))); // and never ends
+    assert.deepEqual(await settled([own.exchange(REQUEST, createCancel().signal)]), ["answered"]);
+    onBatch((batch) => say(batch, granted(0)));
+    // The connection is taken until that time is over: whoever comes behind it may be late, who comes then is not.
+    await eventually(async () => (await own.exchange(REQUEST, createCancel().signal)).ok, { timeout_ms: 5_000 });
+    await own.close();
+  });
+
+  it("keeps nothing of callers that left, while every connection is held up", async () => {
+    const own = limited(1, 60_000);
+    onBatch(() => undefined);
+    const held = own.exchange(REQUEST, createCancel().signal);
+    await eventually(() => assert.equal(batches.length, 1));
+    const signals: WeakRef<object>[] = [];
+    for (let i = 0; i < 20_000; i += 1) {
+      const cancel = createCancel();
+      own.exchange(REQUEST, cancel.signal).catch(() => undefined);
+      if (i < 100) signals.push(new WeakRef(cancel.signal));
+      cancel.cancel();
+      if (i % 100 === 0) await turn();
+    }
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    await turn();
+    collect();
+    assert.equal(signals.filter((one) => one.deref() !== undefined).length, 0);
+    const batch = batches[0] as Batch;
+    say(batch, granted(0));
+    assert.ok((await held).ok);
+    await own.close();
+  });
+
+  it("gets no more requests at once than connections, and what waits goes together", async () => {
+    const own = limited(64, 5_000);
     onBatch(() => undefined);
     const asked: Promise<unknown>[] = [];
     for (let i = 0; i < 80; i += 1) {
       asked.push(own.exchange(REQUEST, createCancel().signal));
-      await new Promise((next) => setImmediate(next));
-      await new Promise((next) => setImmediate(next));
+      await turn();
     }
     await eventually(() => assert.equal(batches.length, 64));
     assert.ok(batches.every((one) => one.exchanges.length === 1));

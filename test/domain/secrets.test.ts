@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 import {
   deriveGatewayKey,
+  contentSha256,
   isGatewayCall,
   type SignedCall,
   signGatewayCall,
@@ -34,7 +35,7 @@ const CALL: SignedCall = {
   path: "/oauth/2/token",
   timestamp_ms: 1,
   nonce: "n",
-  body: Buffer.from("a=b"),
+  content_sha256: contentSha256(Buffer.from("a=b")),
 };
 
 describe("the Gateway's signature", () => {
@@ -47,7 +48,7 @@ describe("the Gateway's signature", () => {
       { path: "/x" },
       { timestamp_ms: 2 },
       { nonce: "m" },
-      { body: Buffer.from("a=c") },
+      { content_sha256: contentSha256(Buffer.from("a=c")) },
     ];
     for (const change of changes)
       assert.equal(isGatewayCall(ring, { ...CALL, ...change }, signature), false, JSON.stringify(Object.keys(change)));

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import * as v from "valibot";
 import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
 import { EXCHANGES_PATH, ExchangeBatchSchema, MAX_EXCHANGES, MAX_EXCHANGES_BYTES } from "../../src/contracts/sts.ts";
-import { GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
+import { contentSha256, GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { createCancel } from "../../src/kernel/cancel.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
@@ -58,9 +58,11 @@ describe("a batch of the Gateway's exchanges", () => {
   ): Record<string, string> => {
     const { timestamp_ms = f.clock.now_ms(), nonce = randomSecret(16), path = EXCHANGES_PATH } = some;
     const ring = some.key === undefined ? f.gateway_ring : keyring(Buffer.alloc(32, some.key));
-    const call = { method: "POST", path, timestamp_ms, nonce, body: Buffer.from(body) };
+    const content_sha256 = contentSha256(Buffer.from(body));
+    const call = { method: "POST", path, timestamp_ms, nonce, content_sha256 };
     return {
       "content-type": "application/json",
+      [GATEWAY_HEADERS.content_sha256]: content_sha256.toString("base64url"),
       [GATEWAY_HEADERS.timestamp]: String(timestamp_ms),
       [GATEWAY_HEADERS.nonce]: nonce,
       [GATEWAY_HEADERS.signature]: signGatewayCall(ring, call),
@@ -133,7 +135,10 @@ describe("a batch of the Gateway's exchanges", () => {
       const [event, ...more] = await f.eventsOf(request_id);
       assert.equal(more.length, 0);
       assert.equal(event?.id, lines[i]?.body["decision_id"]);
-      assert.equal((JSON.parse(event?.metadata_json ?? "{}") as { trace_id: string }).trace_id, trace);
+      const { evaluations } = JSON.parse(event?.metadata_json ?? "{}") as {
+        evaluations: { input: { context: { trace_id: string } } }[];
+      };
+      assert.equal(evaluations[0]?.input.context.trace_id, trace);
       decisions.add(String(event?.id));
     }
     assert.equal(decisions.size, 3);
@@ -202,6 +207,33 @@ describe("a batch of the Gateway's exchanges", () => {
       const answer = await refusedWith(send(text, headers));
       assert.deepEqual([answer.status, answer.error, answer.reason], [401, "invalid_token", reason], what);
     }
+  });
+
+  it("has nothing read of whoever can't sign, and is what its hash says", async () => {
+    const body = bodyOf(exchange());
+    const head = (headers: Readonly<Record<string, string>>): string =>
+      [
+        `POST ${EXCHANGES_PATH} HTTP/1.1`,
+        "Host: sts",
+        `Content-Length: ${Buffer.byteLength(body)}`,
+        ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
+        "\r\n",
+      ].join("\r\n");
+    for (const headers of [
+      { "content-type": "application/json" },
+      signed(body, { key: 9 }),
+      { ...signed(body), [GATEWAY_HEADERS.content_sha256]: "" },
+    ]) {
+      const raw = await openRaw(f.url);
+      raw.write(head(headers)); // and not a byte of the body
+      const answer = await raw.answer(2_000);
+      assert.equal(answer?.status, 401);
+      assert.match(answer?.body ?? "", /"gateway_signature"/);
+      await raw.closed(2_000);
+    }
+    const another = bodyOf(exchange({ path: "/orders/8" }));
+    const answer = await refusedWith(send(another.padEnd(body.length), signed(body)));
+    assert.deepEqual([answer.status, answer.reason], [401, "gateway_signature"]);
   });
 
   it("is refused whole where it is malformed, by the name of what is wrong", async () => {

@@ -26,6 +26,7 @@ import { createAuditWriter } from "../../src/streams/audit-writer.ts";
 import { createDispatcher } from "../../src/streams/dispatcher.ts";
 import { enqueueInvalidation, enqueueRevocation } from "../../src/streams/outbox-store.ts";
 import { createSts, type StsRole } from "../../src/sts/index.ts";
+import { auditEvents } from "../../src/streams/audit-entry.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { createTestDatabase } from "../support/postgres.ts";
@@ -243,7 +244,7 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
   const events: Fixture["events"] = async () => {
     await writer.flush();
     const entries = await shared.streams.range(STREAMS.audit, "0-0", 1_000);
-    return entries.flatMap((entry) => JSON.parse(entry.fields["events"] ?? "[]") as AuditEvent[]);
+    return entries.flatMap((entry) => auditEvents(entry.fields) ?? []);
   };
 
   const token: Fixture["token"] = async (fields, headers = {}) => {

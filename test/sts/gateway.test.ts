@@ -10,7 +10,7 @@ import {
   TOKEN_PATH,
   TOKEN_TYPE_ACCESS_TOKEN,
 } from "../../src/contracts/sts.ts";
-import { GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
+import { contentSha256, GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { type GatewayExchange, StsTimeout } from "../../src/ports/sts.ts";
@@ -56,7 +56,7 @@ describe("the Gateway's own calls", () => {
       path: signed.path ?? TOKEN_PATH,
       timestamp_ms: signed.timestamp_ms ?? f.clock.now_ms(),
       nonce: signed.nonce ?? randomSecret(16),
-      body: Buffer.from(signed.body ?? ""),
+      content_sha256: contentSha256(Buffer.from(signed.body ?? "")),
     };
     return {
       [GATEWAY_HEADERS.timestamp]: String(call.timestamp_ms),

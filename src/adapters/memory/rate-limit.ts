@@ -13,7 +13,8 @@ export const createRateLimit = (clock: Clock): RateLimit => {
       const now = Math.floor(clock.monotonic_ms() * 1_000);
       const every = Math.ceil(60_000_000 / per_minute);
       const room = every * burst;
-      const arrival = Math.max(now, arrivals.get(key) ?? 0) + every;
+      // One that is further ahead was left by another limit: no reason to wait longer than the burst takes.
+      const arrival = Math.min(Math.max(now, arrivals.get(key) ?? 0), now + room) + every;
       const ahead = arrival - now;
       if (ahead > room) return { allowed: false, retry_after_ms: Math.max(1, Math.ceil((ahead - room) / 1_000)) };
       arrivals.set(key, arrival);

@@ -36,7 +36,8 @@ export const connect = (options: ConnectOptions): Client => {
     keepAlive: 10_000,
     retryStrategy: (attempt: number) => Math.min(25 * 2 ** Math.min(attempt, 8), RECONNECT_MAX_MS),
     // A fail-over behind one address leaves us on the old primary, which is now a replica: go and find the new one.
-    reconnectOnError: (error: Error) => error.message.startsWith("READONLY"),
+    // Out of a script an old server wraps the word.
+    reconnectOnError: (error: Error) => error.message.includes("READONLY"),
   } satisfies ClientOptions;
   const client = new Client(options.url, settings);
   let told = "";
@@ -134,11 +135,14 @@ export const createCommands = (options: ConnectOptions, onRoundTrip: () => void)
     onRoundTrip();
     in_flight += batch.length;
     let left = batch.length;
-    const timer = setTimeout(() => {
+    const giveUp = (): void => {
+      if (left === 0) return;
       const late = new Error("Command timed out");
       for (const command of commands) if (!command.isSettled) command.reject(late);
       drop(client);
-    }, options.timeout_ms);
+    };
+    // Where it was this process that stood still, the answers are here and are read before the next turn.
+    const timer = setTimeout(() => setImmediate(giveUp), options.timeout_ms);
     const answered = (): void => {
       in_flight -= 1;
       left -= 1;

@@ -24,7 +24,8 @@ end
 /**
  * KEYS: epoch, then marks. ARGV: for each mark issued_ms and forget_ms. Returns a letter for each: m(arked), s(een),
  * l(ost). A restart or a fail-over changes master_replid, and an empty server has no epoch: in both cases marks may be
- * gone, and what was issued before can't be told from what was used. One look at the epoch serves all marks of a call:
+ * gone, and what was issued before can't be told from what was used. A mark stays for two minutes at the least, so that a
+ * server whose clock is ahead does not forget it while its token is still taken. One look at the epoch serves all marks of a call:
  * nothing comes between them.
  */
 const ONCE = `${EPOCH}
@@ -34,7 +35,7 @@ for i = 2, #KEYS do
   if issued < since then
     told[i - 1] = redis.call('EXISTS', KEYS[i]) == 1 and 's' or 'l'
   else
-    local keep = math.ceil(math.max(1000, tonumber(ARGV[2 * i - 2]) - now))
+    local keep = math.ceil(math.min(86400000, math.max(120000, tonumber(ARGV[2 * i - 2]) - now)))
     told[i - 1] = redis.call('SET', KEYS[i], '1', 'PX', keep, 'NX') and 'm' or 's'
   end
 end
@@ -48,7 +49,8 @@ return 'OK'
 /**
  * GCRA for n calls at one instant. KEYS: the theoretical arrival time (TAT). ARGV: microseconds per call, burst, n. A call
  * conforms when the TAT is no further ahead than the burst allows; a refused one changes nothing. Whole microseconds, so
- * that n calls at once come to the very same as one after the other. Returns how many pass, how many more could, and for
+ * that n calls at once come to the very same as one after the other. A TAT further ahead than that was left by another limit,
+ * or before the clock was set back: it is no reason to wait longer than the burst takes. Returns how many pass, how many more could, and for
  * those refused the wait in milliseconds.
  */
 const TAKE = `
@@ -57,7 +59,7 @@ local now = t[1] * 1000000 + t[2]
 local every = tonumber(ARGV[1])
 local room = every * tonumber(ARGV[2])
 local asked = tonumber(ARGV[3])
-local tat = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
+local tat = math.min(math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0')), now + room)
 local passed = math.max(0, math.min(asked, math.floor((room - (tat - now)) / every)))
 if passed > 0 then
   tat = tat + passed * every

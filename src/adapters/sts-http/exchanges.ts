@@ -7,6 +7,8 @@ import { unusable } from "./unusable.ts";
 
 /** Exchanges at once, those that wait for a batch to end included. */
 const MAX_PENDING = 4_096;
+/** What stands around the exchanges in a batch. */
+const ENVELOPE_BYTES = 32;
 /** What is read of an answer that is no answer, for the reason in it. */
 const MAX_REFUSAL_BYTES = 16 * 1024;
 const REASON = /^[a-z_]{1,64}$/;
@@ -47,8 +49,12 @@ type Batch = {
   readonly told: boolean[];
   /** Those that somebody still waits for. */
   waiting: number;
+  /** How many have had their line. */
+  told_count: number;
   abort: ((error: Error) => void) | undefined;
   ended: Error | undefined;
+  /** No exchange in it may be waited for longer: what has not ended by then never will. */
+  timer: NodeJS.Timeout | undefined;
 };
 
 /** As many bytes as the exchange can take as JSON, at the most: measured only where that would be too many. */
@@ -125,6 +131,9 @@ export const createExchanges = (
     if (batch?.waiting === 0) stop(batch, error);
   };
 
+  /** Each exchange in it was asked for before it left, and has had its time. */
+  const onOverdue = (batch: Batch): void => fail(batch, new StsTimeout());
+
   const onTimeout = (one: Pending): void => leave(one, new StsTimeout());
 
   const failRest = (batch: Batch, error: Error): void => {
@@ -145,22 +154,36 @@ export const createExchanges = (
       return;
     }
     batch.told[line.exchange] = true;
+    batch.told_count += 1;
     const one = batch.exchanges[line.exchange];
     if (one === undefined || !settle(one)) return;
     if (line.answer === undefined) one.reject(unusable("its answer has another form than agreed"));
     else one.resolve(line.answer);
+    // Those that have no line yet are waited for by nobody: their connection is somebody else's.
+    if (batch.waiting === 0 && batch.told_count < batch.exchanges.length) stop(batch, unusable("the callers gave up"));
   };
 
   /** The request is over, whichever way. `why` is asked where somebody still waits: an error is dear to make. */
   const end = (batch: Batch, why: () => Error): void => {
     under_way -= 1;
+    clearTimeout(batch.timer);
+    batch.timer = undefined;
     batch.abort = undefined;
     if (batch.waiting > 0) failRest(batch, why());
     if (queue.length > 0) schedule();
   };
 
   const send = (exchanges: Pending[]): void => {
-    const batch: Batch = { exchanges, told: [], waiting: exchanges.length, abort: undefined, ended: undefined };
+    const batch: Batch = {
+      exchanges,
+      told: [],
+      told_count: 0,
+      waiting: exchanges.length,
+      abort: undefined,
+      ended: undefined,
+      timer: undefined,
+    };
+    batch.timer = setTimeout(onOverdue, timeout_ms, batch);
     for (const [place, one] of exchanges.entries()) {
       one.batch = batch;
       one.place = place;
@@ -214,13 +237,13 @@ export const createExchanges = (
   /** The next batch of those that are still waited for, in the order in which they came. */
   const takeBatch = (): Pending[] => {
     const batch: Pending[] = [];
-    let bytes = 0;
+    let bytes = ENVELOPE_BYTES;
     let taken = 0;
     for (const one of queue) {
       if (!one.settled) {
-        if (batch.length === MAX_EXCHANGES || bytes + one.bytes > MAX_EXCHANGES_BYTES) break;
+        if (batch.length === MAX_EXCHANGES || bytes + one.bytes + 1 > MAX_EXCHANGES_BYTES) break;
         batch.push(one);
-        bytes += one.bytes;
+        bytes += one.bytes + 1; // and a comma
       }
       taken += 1;
     }
@@ -272,6 +295,8 @@ export const createExchanges = (
       one.timer = setTimeout(onTimeout, timeout_ms, one);
       signal.addEventListener("abort", one.onAbort, { once: true });
       pending += 1;
+      // While every batch is held up, those whose callers left would pile up behind them.
+      if (queue.length >= 2 * MAX_PENDING) queue = queue.filter((other) => !other.settled);
       queue.push(one);
       schedule();
     });

@@ -10,7 +10,7 @@ import {
   REVOCATIONS_PATH,
   RevocationPageSchema,
 } from "../../contracts/sts.ts";
-import { GATEWAY_HEADERS, signGatewayCall } from "../../domain/gateway-signature.ts";
+import { contentSha256, GATEWAY_HEADERS, signGatewayCall } from "../../domain/gateway-signature.ts";
 import type { Keyring } from "../../domain/keyring.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { randomSecret } from "../../kernel/ids.ts";
@@ -28,6 +28,8 @@ export type StsHttpOptions = {
   readonly clock: Clock;
   /** Trusted in place of the system's, in PEM. */
   readonly ca?: string;
+  /** Batches under way at once, a connection each; 512 by default. */
+  readonly max_batches?: number;
 };
 
 const MAX_JWKS_BYTES = 64 * 1024;
@@ -35,9 +37,10 @@ const MAX_JWKS_BYTES = 64 * 1024;
 const MAX_STATE_BYTES = 16 * 1024 * 1024;
 /**
  * Under way at once, a connection each. 64 callers in a closed loop keep five busy, with 13 exchanges in a batch; to let
- * less through makes batches larger and nothing cheaper. The rest is for slow ones, which hold their batch's connection.
+ * less through makes batches larger and nothing cheaper. The rest is for slow ones: each holds its batch's connection for up
+ * to STS_TIMEOUT, and those that need no database are not to wait behind them.
  */
-const MAX_BATCHES = 64;
+const MAX_BATCHES = 512;
 /** Questions for state: at start and now and then. */
 const MAX_QUESTIONS = 64;
 const STATE_CONNECTIONS = 8;
@@ -81,14 +84,18 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
         ...(options.ca === undefined ? {} : { ca: options.ca }),
       },
     });
+  const max_batches = options.max_batches ?? MAX_BATCHES;
   // Apart, so that neither waits behind the other.
-  const pools = { exchanges: poolOf(MAX_BATCHES), state: poolOf(STATE_CONNECTIONS) };
+  const pools = { exchanges: poolOf(max_batches), state: poolOf(STATE_CONNECTIONS) };
 
   const signatureOf = (method: "GET" | "POST", path: string, body: Buffer): string[] => {
     const timestamp_ms = options.clock.now_ms();
     const nonce = randomSecret(16);
-    const signature = signGatewayCall(options.ring, { method, path, timestamp_ms, nonce, body });
+    const content_sha256 = contentSha256(body);
+    const signature = signGatewayCall(options.ring, { method, path, timestamp_ms, nonce, content_sha256 });
     return [
+      GATEWAY_HEADERS.content_sha256,
+      content_sha256.toString("base64url"),
       GATEWAY_HEADERS.timestamp,
       String(timestamp_ms),
       GATEWAY_HEADERS.nonce,
@@ -169,7 +176,7 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
       path: exchanges_path,
       sign: (body) => signatureOf("POST", exchanges_path, body),
       timeout_ms: options.timeout_ms,
-      max_batches: MAX_BATCHES,
+      max_batches,
     }),
 
     async bindings(since): Promise<Bindings | undefined> {
