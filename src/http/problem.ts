@@ -37,16 +37,9 @@ export const problemHeaders = (problem: Problem): Record<string, string> => ({
     : {}),
 });
 
-const databaseIsAway = (error: unknown): boolean => {
-  if (isUnavailable(error) || isConflict(error)) return true; // a conflict that went on after the retries: again may pass
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  // Connection failures of postgres.js and of the sockets below it, and SQLSTATE classes 08 (connection), 53 (resources),
-  // 57P0x (the server is going down or coming up).
-  return (
-    /^(CONNECT|CONNECTION_|ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH)/.test(code) ||
-    /^(08|53)[0-9A-Z]{3}$|^57P0\d$/.test(code)
-  );
-};
+/** A conflict that went on after the retries may pass when all is asked again. */
+const isAway = (error: unknown): boolean =>
+  error instanceof Unavailable || error instanceof HashingBusy || isUnavailable(error) || isConflict(error);
 
 /**
  * Anything that was thrown → a Problem. What we did not foresee is a 500 that says nothing, and a log line that says
@@ -57,7 +50,7 @@ export const toProblem = (error: unknown, log: Log, request_id: string): Problem
     if (error.status >= 500) log.error({ err: error, request_id }, "request failed");
     return error;
   }
-  if (error instanceof Unavailable || error instanceof HashingBusy || databaseIsAway(error)) {
+  if (isAway(error)) {
     log.warn({ err: error, request_id }, "a part that the request needs is unavailable");
     return new Problem(503, "temporarily_unavailable", "A part that this request needs is unavailable. Try again.", {
       retry_after_s: RETRY_AFTER_S,

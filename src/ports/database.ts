@@ -48,12 +48,14 @@ const codeOf = (error: unknown): string | undefined =>
 const UNAVAILABLE_SQLSTATE = /^(08...|53...|57014|57P0[1-5]|25006)$/;
 /** What postgres.js says when its pool is closing, or gave up. */
 const UNAVAILABLE_DRIVER = /^(DATABASE_UNREACHABLE|CONNECT_TIMEOUT|CONNECTION_(CLOSED|ENDED|DESTROYED))$/;
+/** What the sockets below it say. */
+const UNAVAILABLE_SOCKET = /^(ECONN[A-Z]+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)$/;
 
 /** Whether a rejection means that the database is away, not that the statement is wrong: 503, not 500. */
 export const isUnavailable = (error: unknown): boolean => {
   if (error instanceof DatabaseUnreachable) return true;
   const code = codeOf(error) ?? "";
-  return UNAVAILABLE_SQLSTATE.test(code) || UNAVAILABLE_DRIVER.test(code);
+  return UNAVAILABLE_SQLSTATE.test(code) || UNAVAILABLE_DRIVER.test(code) || UNAVAILABLE_SOCKET.test(code);
 };
 
 const constraintOf = (error: unknown): string | undefined =>
