@@ -286,6 +286,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
       return;
     }
     for (const step of steps) step();
+    if (!this.draining) this.goOn(); // not before the last step: what comes next comes behind them
   }
 
   onInformation(code: number, raw: readonly string[]): void {
@@ -353,9 +354,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     if (this.over) return false;
     this.last_ms = this.flow.clock.monotonic_ms();
     if (!this.mustWait()) return this.write(chunk);
-    this.wait(() => {
-      if (this.write(chunk)) this.goOn(); // it was held: go on
-    });
+    this.wait(() => void this.write(chunk));
     return false;
   }
 

@@ -55,7 +55,7 @@ export type UpstreamEvents = {
   onInformation(status: number, headers: readonly string[]): void;
   /** `resume` goes on after `onData` said false. */
   onHeaders(status: number, headers: readonly string[], resume: () => void): void;
-  /** False: no more until `resume`. */
+  /** False: no more until `resume`, but for what had come in already when the upstream ended its answer. */
   onData(chunk: Buffer): boolean;
   /** The whole answer was received; with its trailers. */
   onEnd(trailers: readonly string[]): void;

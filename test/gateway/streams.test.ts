@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import { eventually } from "../support/eventually.ts";
 import { createRig, openRaw, requestText, RESOURCE, type Rig, type RigOptions } from "./rig.ts";
@@ -306,5 +307,63 @@ describe("a running answer", () => {
     plain.upstream.end("data: last\n\n");
     assert.match(await plain.raw.until(/\r\n0\r\n\r\n$/), /data: last/);
     plain.raw.destroy();
+  });
+
+  describe("of an upstream that closes its connection", () => {
+    /** An upstream that says `text` and hands its connection over. `heard`: the call is there, and not answered. */
+    const startBare = async (
+      text: string,
+      said: (socket: Socket) => void,
+      heard: () => void = () => undefined,
+    ): Promise<() => Promise<void>> => {
+      const sockets: Socket[] = [];
+      const bare = createServer((socket) => {
+        sockets.push(socket.on("error", () => undefined));
+        socket.once("data", () => {
+          heard();
+          socket.write(text, () => said(socket));
+        });
+      });
+      await new Promise<void>((resolve) => bare.listen(0, "127.0.0.1", resolve));
+      await start({ upstream_url: `http://127.0.0.1:${(bare.address() as AddressInfo).port}` });
+      return async () => {
+        for (const socket of sockets) socket.destroy();
+        await new Promise((done) => bare.close(done));
+      };
+    };
+
+    for (const connection of ["close", "keep-alive"]) {
+      it(`is passed on as a whole where it had to wait for a fresh revocation state (${connection})`, async () => {
+        let closed = false;
+        const text = `HTTP/1.1 200 OK\r\nConnection: ${connection}\r\nContent-Length: 5\r\n\r\nhello`;
+        const close = await startBare(
+          text,
+          (socket) => socket.on("close", () => (closed = true)).end(),
+          () => rig.setAge(10_001),
+        );
+        const raw = await openRaw(rig.port);
+        raw.write(requestText("GET /", headersOf(rig)));
+        await eventually(() => closed);
+        assert.equal(raw.text(), "");
+        rig.setAge(0);
+        await raw.until(/^HTTP\/1\.1 200 [^]*\r\n\r\nhello$/);
+        raw.destroy();
+        await eventually(() => rig.outcomes().some(({ cut }) => cut === false));
+        await close();
+      });
+    }
+
+    it("and resets it, does not look complete where its connection is its only end", async () => {
+      const close = await startBare("HTTP/1.1 200 OK\r\n\r\nhello", (socket) => {
+        setTimeout(() => socket.resetAndDestroy(), 50);
+      });
+      const raw = await openRaw(rig.port);
+      raw.write(requestText("GET /", headersOf(rig)));
+      const text = await raw.untilClosed();
+      assert.match(text, /hello/);
+      assert.doesNotMatch(text, /\r\n0\r\n/);
+      await outcomeOf(rig, "upstream");
+      await close();
+    });
   });
 });

@@ -1,6 +1,6 @@
-import { isIP } from "node:net";
+import { isIP, type Socket } from "node:net";
 import { LRUCache } from "lru-cache";
-import { buildConnector, type Dispatcher, Pool } from "undici";
+import { buildConnector, Client, type Dispatcher, Pool } from "undici";
 import type {
   EgressTarget,
   RunningUpstreamCall,
@@ -42,6 +42,30 @@ const texts = (raw: readonly Buffer[]): string[] => {
 
 class Aborted extends Error {}
 
+/** One connection of a pool, and what is under way on it. */
+class Line extends Client {
+  sending: Sending | undefined = undefined;
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    if (handler instanceof Sending) handler.line = this;
+    return super.dispatch(options, handler);
+  }
+
+  /**
+   * Hears of a connection's end before undici does. At an end, undici finishes its parser, and one that is paused (our
+   * `onData` said false) fails an assertion there, in an event handler: the whole process would end. So a call goes on,
+   * for the little that the parser itself holds, before undici sees the end; what waits in the socket comes before it
+   * anyway. And of a reset undici makes the ordinary end of an answer that ends with its connection: under another code
+   * it is the failure that it is.
+   */
+  watch(socket: Socket): void {
+    socket.on("end", () => this.sending?.lastBytes());
+    socket.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ECONNRESET") error.code = "UPSTREAM_RESET";
+    });
+  }
+}
+
 const NOT_SENT: RunningUpstreamCall = { abort: () => undefined };
 
 /**
@@ -72,14 +96,26 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
       ...(options.ca === undefined ? {} : { ca: options.ca }),
     });
     const servername = isIP(target.hostname) === 0 ? target.hostname : undefined;
+    const dial: buildConnector.connector = (to, done) =>
+      connect({ ...to, hostname: target.address, ...(servername === undefined ? {} : { servername }) }, done);
     const pool = new Pool(target.origin, {
       connections: max_connections,
       pipelining: 1,
       headersTimeout: 0,
       bodyTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE_MS,
-      connect: (dial, done) =>
-        connect({ ...dial, hostname: target.address, ...(servername === undefined ? {} : { servername }) }, done),
+      connect: dial,
+      factory: (origin, settings) => {
+        const line: Line = new Line(origin, {
+          ...settings,
+          connect: (to, done) =>
+            dial(to, (...made) => {
+              if (made[0] === null) line.watch(made[1]);
+              done(...made);
+            }),
+        });
+        return line;
+      },
     });
     return { pool, calls: 0 };
   };
@@ -124,7 +160,11 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
 class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private readonly entry: Entry;
   private readonly events: UpstreamEvents;
+  /** The connection that it was given to. */
+  line: Line | undefined = undefined;
   private cancel: ((error: Error) => void) | undefined = undefined;
+  private goOn: (() => void) | undefined = undefined;
+  private ending = false;
   private aborted = false;
   private told = false;
   private left = false;
@@ -152,18 +192,28 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   }
 
   onConnect(abort: (error?: Error) => void): void {
+    if (this.line !== undefined) this.line.sending = this;
     if (this.aborted) abort(new Aborted());
     else this.cancel = abort;
   }
 
   onHeaders(status: number, raw: Buffer[], resume: () => void): boolean {
     if (status < 200) this.events.onInformation(status, texts(raw));
-    else this.events.onHeaders(status, texts(raw), resume);
+    else {
+      this.goOn = resume;
+      this.events.onHeaders(status, texts(raw), resume);
+    }
     return true;
   }
 
   onData(chunk: Buffer): boolean {
-    return this.events.onData(chunk);
+    return this.events.onData(chunk) || this.ending;
+  }
+
+  /** The upstream has said all that it will say: nothing is gained by a pause any more. */
+  lastBytes(): void {
+    this.ending = true;
+    this.goOn?.();
   }
 
   onComplete(trailers: string[] | null): void {
@@ -183,6 +233,7 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
     if (this.left) return;
     this.left = true;
     this.entry.calls -= 1;
+    if (this.line?.sending === this) this.line.sending = undefined; // an idle connection holds nothing of its last call
   }
 
   private fail(error: Error): void {

@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
 import { createServer, type RequestListener, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { afterEach, describe, it } from "node:test";
+import { type AddressInfo, createServer as createTcpServer, type Server as TcpServer, type Socket } from "node:net";
+import { after, afterEach, describe, it } from "node:test";
+import { createServer as createTlsServer } from "node:tls";
 import { createEgress, createUpstreams } from "../../../src/adapters/egress/index.ts";
 import { systemClock } from "../../../src/kernel/clock.ts";
 import type { EgressTarget, RunningUpstreamCall, UpstreamFailure, Upstreams } from "../../../src/ports/egress.ts";
+import { makeCertificates } from "../../support/certificates.ts";
 import { eventually } from "../../support/eventually.ts";
 
 const servers: Server[] = [];
+const bare: TcpServer[] = [];
 const pools: Upstreams[] = [];
 const serve = async (listener: RequestListener): Promise<number> => {
   const server = createServer(listener);
@@ -15,8 +18,29 @@ const serve = async (listener: RequestListener): Promise<number> => {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return (server.address() as AddressInfo).port;
 };
+const certificates = makeCertificates();
+after(() => certificates.close());
+/** An upstream that says these bytes, and then ends as `end` does. */
+const saying = async (
+  text: string | readonly string[],
+  end: (socket: Socket) => void,
+  over: "http" | "https" = "http",
+): Promise<number> => {
+  const speak = (socket: Socket): void => {
+    socket.on("error", () => undefined);
+    socket.once("data", () => {
+      for (const part of typeof text === "string" ? [text] : text) socket.write(part);
+      setTimeout(() => end(socket), 50);
+    });
+  };
+  const { cert, key } = certificates;
+  const server = over === "http" ? createTcpServer(speak) : createTlsServer({ cert, key }, speak);
+  bare.push(server);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return (server.address() as AddressInfo).port;
+};
 const upstreams = (max_connections = 8): Upstreams => {
-  const made = createUpstreams({ connect_timeout_ms: 1_000, max_connections });
+  const made = createUpstreams({ connect_timeout_ms: 1_000, max_connections, ca: certificates.ca });
   pools.push(made);
   return made;
 };
@@ -55,8 +79,38 @@ const run = (of: Upstreams, target: EgressTarget, path = "/") => {
   return { done, result, abort: () => call?.abort() };
 };
 
+/** `resetAndDestroy` is of TCP alone. */
+const resetOf = (socket: Socket & { _parent?: Socket }): void => void (socket._parent ?? socket).resetAndDestroy();
+
+/** As `run`, for a caller that takes no more from the first chunk on, and goes on after `pause_ms`. */
+const runPaused = async (of: Upstreams, target: EgressTarget, pause_ms: number) => {
+  let goOn: (() => void) | undefined;
+  let body = "";
+  let paused = false;
+  return new Promise<Result>((resolve) => {
+    of.call(
+      target,
+      { method: "GET", path: "/", headers: [], body: null },
+      {
+        onInformation: () => undefined,
+        onHeaders: (_status, _headers, resume) => (goOn = resume),
+        onData(chunk) {
+          body += chunk.toString("latin1");
+          if (paused) return true;
+          paused = true;
+          setTimeout(() => goOn?.(), pause_ms);
+          return false;
+        },
+        onEnd: () => resolve({ body }),
+        onError: (failure) => resolve({ body, failure }),
+      },
+    );
+  });
+};
+
 afterEach(async () => {
   for (const pool of pools.splice(0)) await pool.close();
+  for (const server of bare.splice(0)) await new Promise((done) => server.close(done));
   for (const server of servers.splice(0)) {
     server.closeAllConnections();
     await new Promise((done) => server.close(done));
@@ -124,4 +178,54 @@ describe("an upstream's pool", () => {
     assert.equal((await call.done).failure, "failed");
     assert.equal((await run(of, await targetOf(`http://127.0.0.1:${port}/`)).done).failure, "busy");
   });
+
+  const HEAD = "HTTP/1.1 200 OK\r\n";
+  const WHOLE: Readonly<Record<string, string | readonly string[]>> = {
+    "has a length and closes": `${HEAD}Connection: close\r\nContent-Length: 5\r\n\r\nhello`,
+    "has a length and keeps alive": `${HEAD}Content-Length: 5\r\n\r\nhello`,
+    "has chunks and closes": `${HEAD}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n`,
+    "has chunks and keeps alive": `${HEAD}Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n`,
+    "ends with its connection": `${HEAD}\r\nhello`,
+    "is of HTTP/1.0": "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+  };
+  const CUT: Readonly<Record<string, string>> = {
+    "has a length": `${HEAD}Connection: close\r\nContent-Length: 50\r\n\r\nhello`,
+    "has chunks": `${HEAD}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n`,
+  };
+  const paused = async (port: number, over: "http" | "https", pause_ms: number): Promise<Result> =>
+    runPaused(upstreams(), await targetOf(`${over}://127.0.0.1:${port}/`), pause_ms);
+
+  for (const over of ["http", "https"] as const) {
+    for (const [what, text] of Object.entries(WHOLE)) {
+      it(`takes an answer that ${what} as a whole, though its caller paused when the upstream closed (${over})`, async () => {
+        const port = await saying(text, (socket) => socket.end(), over);
+        assert.deepEqual(await paused(port, over, 150), { body: "hello" });
+      });
+    }
+
+    it(`leaves what a paused caller does not take to the network, and gives all of it in the end (${over})`, async () => {
+      const much = "x".repeat(8 * 1024 * 1024);
+      const port = await saying([`${HEAD}Connection: close\r\n\r\n`, much], (socket) => socket.end(), over);
+      const result = await paused(port, over, 150);
+      assert.equal(result.failure, undefined);
+      assert.equal(result.body.length, much.length);
+    });
+
+    for (const pause_ms of [1, 150]) {
+      for (const [what, text] of Object.entries(CUT)) {
+        it(`tells an answer that ${what} and ends early from a whole one (${over}, caller pauses ${pause_ms} ms)`, async () => {
+          const cut = { body: "hello", failure: "failed" };
+          const ended = await saying(text, (socket) => socket.end(), over);
+          assert.deepEqual(await paused(ended, over, pause_ms), cut);
+          const reset = await saying(text, (socket) => resetOf(socket), over);
+          assert.deepEqual(await paused(reset, over, pause_ms), cut);
+        });
+      }
+
+      it(`takes no reset for the end of an answer that ends with its connection (${over}, caller pauses ${pause_ms} ms)`, async () => {
+        const port = await saying(`${HEAD}\r\nhello`, (socket) => resetOf(socket), over);
+        assert.deepEqual(await paused(port, over, pause_ms), { body: "hello", failure: "failed" });
+      });
+    }
+  }
 });
