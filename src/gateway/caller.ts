@@ -9,12 +9,32 @@ export class Caller implements Client {
   constructor(response: ServerResponse) {
     this.response = response;
     this.watcher = undefined;
-    response.on("close", () => this.watcher?.closed());
+    response.on("close", () => this.close());
+    if (response.socket === null) this.watchConnection();
+  }
+
+  private close(): void {
+    const { watcher } = this;
+    this.watcher = undefined;
+    watcher?.closed();
+  }
+
+  /**
+   * Behind another answer on the same connection a response has no socket yet, and would never hear that the client went
+   * away: its call would run on for nobody.
+   */
+  private watchConnection(): void {
+    const { response } = this;
+    const { socket } = response.req;
+    const onClose = (): void => this.close();
+    socket.setMaxListeners(0); // one for each that waits: the server bounds how many do
+    socket.once("close", onClose);
+    response.once("close", () => socket.off("close", onClose)); // the connection may carry many more
   }
 
   gone(): boolean {
     const { response } = this;
-    // Behind another answer on the same connection a response has no socket yet, and is not told that it was closed.
+    // A response that waits behind another one is not told that its connection was closed.
     return response.destroyed || response.req.socket.destroyed;
   }
 

@@ -212,6 +212,7 @@ export const createRig = async (options: RigOptions = {}) => {
 
   return {
     role,
+    server,
     port,
     url: `http://127.0.0.1:${port}`,
     upstream_origin,

@@ -256,6 +256,48 @@ describe("a running answer", () => {
     await eventually(async () => (await rig.metric("calls_running")) === 0);
   });
 
+  it("ends its upstream's call also where it waits behind another answer on a connection that the client closes", async () => {
+    await start();
+    let open = 0;
+    rig.upstream((_request, response) => {
+      open += 1;
+      response.on("close", () => (open -= 1));
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write("data: 0\n\n");
+    });
+    const raw = await openRaw(rig.port);
+    raw.write(requestText("GET /", headersOf(rig)).repeat(5));
+    await eventually(() => open === 5);
+    raw.destroy();
+    await eventually(() => open === 0);
+    await eventually(async () => (await rig.metric("calls_running")) === 0);
+    assert.deepEqual(
+      rig.outcomes().map(({ cut }) => cut),
+      Array.from({ length: 5 }, () => "client"),
+    );
+  });
+
+  it("leaves nothing behind on a connection that carries many, one behind the other", async () => {
+    await start();
+    const warnings: string[] = [];
+    const onWarning = ({ message }: Error): void => void warnings.push(message);
+    process.on("warning", onWarning);
+    const connections: Socket[] = [];
+    rig.server.on("connection", (socket: Socket) => connections.push(socket));
+    rig.upstream((_request, response) => void response.end("answer "));
+    const raw = await openRaw(rig.port);
+    raw.write(requestText("GET /", headersOf(rig)));
+    await raw.until(/answer /);
+    const listeners = connections[0]?.listenerCount("close");
+    raw.write(requestText("GET /", headersOf(rig)).repeat(20));
+    await eventually(() => raw.text().match(/answer /g)?.length === 21);
+    await eventually(() => rig.outcomes().length === 21);
+    assert.equal(connections[0]?.listenerCount("close"), listeners);
+    process.off("warning", onWarning);
+    assert.deepEqual(warnings, []);
+    raw.destroy();
+  });
+
   it("that the upstream breaks off does not look complete either", async () => {
     await start();
     const stream = await startStream(rig);
