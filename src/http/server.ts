@@ -158,6 +158,12 @@ const hasOneHost = (request: IncomingMessage): boolean => {
   return hosts === 1 || (hosts === 0 && request.httpVersion === "1.0");
 };
 
+/**
+ * No upgrade is served, and a request that asks for one is answered as any other. But Node's parser takes what came with it
+ * for the other protocol, and drops it: later answers would be read as those of the requests that were lost.
+ */
+const asksToUpgrade = (request: IncomingMessage): boolean => request.headers.upgrade !== undefined;
+
 /** The request target up to its query. */
 const pathOf = (target: string): string => {
   const at = target.indexOf("?");
@@ -205,7 +211,7 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
 
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     if (!admission.admits(request, response)) return;
-    if (draining) response.setHeader("connection", "close");
+    if (draining || asksToUpgrade(request)) response.setHeader("connection", "close");
     const fault = faultOf(request);
     if (fault !== undefined) {
       response.setHeader("connection", "close");
@@ -247,18 +253,23 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
   server.on("clientError", (error, socket: Duplex) =>
     onClientError(error, socket as Socket, admission.standing(socket as Socket), limits.unread_ms),
   );
-  // Unanswered, CONNECT would be a connection that just closes.
-  server.on("connect", (_request, socket) =>
+  // Unanswered, CONNECT would be a connection that just closes; behind a call it is, or its answer would be read as the call's.
+  server.on("connect", (_request, socket) => {
+    if (admission.standing(socket as Socket) !== "open") {
+      socket.on("error", () => undefined).destroy();
+      return;
+    }
     answerSocket(
       socket,
       "405 Method Not Allowed",
       "method_not_allowed",
       "CONNECT is not served here.",
       limits.unread_ms,
-    ),
-  );
+    );
+  });
   server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => {
     if (!admission.admits(request, response)) return;
+    if (asksToUpgrade(request)) response.setHeader("connection", "close");
     const problem = new Problem(417, "invalid_request", "Of Expect only 100-continue can be met.");
     sendProblem(response, problem, requestIdOf(request.headers["x-request-id"]));
   });

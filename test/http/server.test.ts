@@ -357,6 +357,37 @@ describe("a role's server", () => {
     assert.ok(!said.endsWith("0\r\n\r\n"), "the cut answer does not look whole");
   });
 
+  it("breaks the connection off where a tunnel is asked for behind a call, whether its answer has begun or not", async () => {
+    const binding = await bind();
+    const handle: Role["handle"] = (request, response) => {
+      if (request.url === "/begun") response.write("the first part");
+    };
+    binding.serve(role({ handle }));
+    const tunnel = "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert.match(await raw(binding, tunnel), /^HTTP\/1\.1 405 .*"method_not_allowed"/s, "alone it is answered");
+    assert.equal(await raw(binding, `GET /waits HTTP/1.1\r\nHost: a\r\n\r\n${tunnel}`), "");
+    const socket = connect(binding.port, "127.0.0.1");
+    let said = "";
+    socket.setEncoding("utf8").on("data", (text: string) => (said += text));
+    socket.on("error", () => undefined);
+    socket.write("GET /begun HTTP/1.1\r\nHost: a\r\n\r\n");
+    while (!said.includes("the first part")) await once(socket, "data");
+    socket.write(tunnel);
+    await closed(socket);
+    assert.doesNotMatch(said, /405/);
+    assert.ok(!said.endsWith("0\r\n\r\n"), "the cut answer does not look whole");
+  });
+
+  it("ends the connection behind a request for another protocol, since what came with that is lost", async () => {
+    const binding = await bind();
+    binding.serve(role({ handle: (request, response) => void response.end(`answer to ${request.url};`) }));
+    const upgrade = "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+    const said = await raw(binding, `${upgrade}GET /lost HTTP/1.1\r\nHost: a\r\n\r\n`);
+    assert.match(said, /^HTTP\/1\.1 200 .*Connection: close\r\n.*answer to \/upgrade;$/is);
+    const expecting = upgrade.replace("Host", "Expect: a miracle\r\nHost");
+    assert.match(await raw(binding, `${expecting}GET /lost HTTP/1.1\r\nHost: a\r\n\r\n`), /^HTTP\/1\.1 417 /);
+  });
+
   it("drains: says not ready, lets the call in hand finish, then closes", async () => {
     const binding = await bind();
     let finish: () => void = () => {};
