@@ -84,6 +84,8 @@ type Flow = ForwardDeps & {
   readonly limits: Limits;
   /** Answers that do not end by themselves. */
   readonly endless: Set<ForwardedCall>;
+  /** Such an answer is not begun any more. */
+  draining: boolean;
   /** Answers that wait until the revocation state is fresh again. */
   readonly held: Held;
 };
@@ -320,6 +322,10 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
       this.cutOff("upstream", "upstream_failed");
       return;
     }
+    if (answer.endless && this.flow.draining) {
+      this.drained();
+      return;
+    }
     const { headers } = answer;
     const empty = bodiless(inbound.method, code);
     const chunked = !answer.has_length && !empty && request.httpVersion === "1.1";
@@ -435,6 +441,7 @@ export const createForwarder = (deps: ForwardDeps): Forwarder => {
     running,
     limits: createLimits(clock, () => running.all()),
     endless: new Set(),
+    draining: false,
     held: createHeld(() => revocations.age_ms() > REVOCATION_MAX_AGE_MS),
   };
   return {
@@ -442,6 +449,7 @@ export const createForwarder = (deps: ForwardDeps): Forwarder => {
       new ForwardedCall(flow, request, response, decision, began_ms).start();
     },
     drain() {
+      flow.draining = true;
       for (const call of [...flow.endless]) call.drained();
     },
     get running() {

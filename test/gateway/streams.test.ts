@@ -351,6 +351,26 @@ describe("a running answer", () => {
     plain.raw.destroy();
   });
 
+  it("of events is not begun any more behind the drain; another is", async () => {
+    await start();
+    const answers: (() => void)[] = [];
+    rig.upstream((request, response) => {
+      answers.push(() => {
+        response.writeHead(200, { "content-type": request.url === "/events" ? "text/event-stream" : "text/plain" });
+        response.write("data: 0\n\n");
+        if (request.url !== "/events") response.end();
+      });
+    });
+    const events = rig.call("/events");
+    const plain = rig.call("/plain");
+    await eventually(() => answers.length === 2);
+    rig.role.drain?.();
+    for (const answer of answers) answer();
+    assert.equal((await events).status, 503);
+    assert.equal(await (await plain).text(), "data: 0\n\n");
+    assert.equal((await outcomeOf(rig, "drain")).status, 503);
+  });
+
   describe("of an upstream that closes its connection", () => {
     /** An upstream that says `text` and hands its connection over. `heard`: the call is there, and not answered. */
     const startBare = async (
