@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { requestIdOf } from "../http/request-id.ts";
+import { asCgiReads } from "./header-name.ts";
 import { isTraceparent, newTraceparent } from "./trace.ts";
 
 /** A request as it stands on the wire, read once. Nothing in it is to be believed yet. */
@@ -89,6 +90,9 @@ const namedIn = (before: readonly string[], value: string): readonly string[] =>
 const namesTrailers = (value: string): boolean =>
   tokensOf(value).some((token) => token.split(";", 1)[0]?.trim() === "trailers");
 
+/** As node:http reads it: what it hands over as a request that expects 100 has to be told 100. */
+const CONTINUE = /(?:^|\W)100-continue(?:$|\W)/i;
+
 /**
  * Every header that does not simply go on, by its lower-case name: those that we read, those that end at this hop
  * (RFC 9110, 7.6.1), and those by which a client could speak in our name.
@@ -105,7 +109,7 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["connection", (head, value) => void (head.connection = namedIn(head.connection, value))],
   ["content-length", (head, value) => void (head.lengths = oneMore(head.lengths, value))],
   ["transfer-encoding", (head, value) => void (head.encodings = oneMore(head.encodings, value))],
-  ["expect", (head, value) => void (head.expects_continue ||= value.toLowerCase() === "100-continue")],
+  ["expect", (head, value) => void (head.expects_continue ||= CONTINUE.test(value))],
   ["te", (head, value) => void (head.takes_trailers ||= namesTrailers(value))],
   ["upgrade", (head, value) => void (head.wants_websocket ||= tokensOf(value).includes("websocket"))],
   ["host", (head, value) => void (head.host = value)],
@@ -119,6 +123,8 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["trailer", drop],
   ["http2-settings", drop],
   ["forwarded", drop],
+  ["x-forwarded", drop],
+  ["proxy", drop], // a CGI-like upstream would take it for its own proxy, HTTP_PROXY
   ["x-real-ip", drop],
   // By these an upstream would do another thing than the one that policy was asked about.
   ["x-http-method", drop],
@@ -130,11 +136,10 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
 
 const isOurs = (lower: string): boolean => lower.startsWith("x-caracal-") || lower.startsWith("x-forwarded-");
 
-/** CGI-like upstreams read `X_Caracal_Identity` as `X-Caracal-Identity`: a header is dropped in that spelling, too. */
+/** Read as one of ours, or of those that we read, though it is not spelled so: dropped in that spelling, too. */
 const passesFor = (lower: string): boolean => {
-  if (!lower.includes("_")) return false;
-  const dashed = lower.replaceAll("_", "-");
-  return READERS.has(dashed) || isOurs(dashed);
+  const read = asCgiReads(lower);
+  return read !== lower && (READERS.has(read) || isOurs(read));
 };
 
 /** Spellings that were met, so that a name is taken apart once and not in every call. Anybody can make up new ones. */
@@ -201,6 +206,7 @@ export const readInbound = (request: IncomingMessage): Inbound => {
   head.chunked = head.encodings.length > 0;
   if (length !== undefined || head.chunked) head.framing_fault = framingFault(head, request.httpVersion);
   head.takes_trailers &&= request.httpVersion === "1.1";
+  head.expects_continue &&= request.httpVersion === "1.1"; // RFC 9110, 10.1.1: an older client does not know 100
   head.request_id = requestIdOf(head.request_ids.length === 1 ? head.request_ids[0] : undefined);
   return head;
 };

@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { Inbound } from "./facts.ts";
+import { asCgiReads } from "./header-name.ts";
 import { rewriteLocation } from "./path.ts";
 
 const MAPPED = "::ffff:";
@@ -167,13 +168,18 @@ const without = (headers: readonly string[], named: readonly string[]): string[]
 
 /** RFC 9110, 6.5.1: framing, routing and authentication have no place in a trailer. */
 const NO_TRAILER =
-  /^(?:content-(?:length|encoding|type|range)|transfer-encoding|trailer|host|authorization|set-cookie|cache-control|location|te|connection|x-caracal-.*)$/i;
+  /^(?:content-(?:length|encoding|type|range)|host|authorization|set-cookie|cache-control|location|(?:x-)?forwarded(?:-.*)?)$/;
+
+const passable = (name: string): boolean => {
+  const read = asCgiReads(name.toLowerCase());
+  return !NO_TRAILER.test(read) && !endsHere(read);
+};
 
 /** Pairs of the upstream's trailers that may go on. */
 export const passableTrailers = (raw: readonly string[]): [string, string][] => {
   const kept: [string, string][] = [];
   for (let i = 0; i + 1 < raw.length; i += 2) {
-    if (!NO_TRAILER.test(raw[i] as string)) kept.push([raw[i] as string, raw[i + 1] as string]);
+    if (passable(raw[i] as string)) kept.push([raw[i] as string, raw[i + 1] as string]);
   }
   return kept;
 };

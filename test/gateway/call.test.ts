@@ -295,6 +295,78 @@ describe("a call that is allowed", () => {
     allowed.destroy();
   });
 
+  it("is told to send its body where node:http takes it for one that asks, and never in HTTP/1.0", async () => {
+    rig.upstream((request, response) => request.pipe(response));
+    const headers = {
+      Authorization: `Bearer ${rig.ambient()}`,
+      "X-Caracal-Resource": RESOURCE,
+      Expect: "100-Continue, x",
+      "Content-Length": "4",
+    };
+    const asks = await openRaw(rig.port);
+    asks.write(requestText("POST /", headers));
+    await asks.until(/^HTTP\/1.1 100 Continue\r\n\r\n$/);
+    asks.write("body");
+    assert.match(await asks.until(/body/), /HTTP\/1.1 200 OK/);
+    asks.destroy();
+    const old = await openRaw(rig.port);
+    old.write(requestText("POST /", { ...headers, Expect: "100-continue" }).replace("HTTP/1.1", "HTTP/1.0"));
+    old.write("body");
+    assert.match(await old.until(/body/), /^HTTP\/1.1 200 OK/);
+    old.destroy();
+  });
+
+  it("takes no other spelling of a name along that a CGI-like program would read as the Gateway's", async () => {
+    rig.upstream((_request, response) => response.end("ok"));
+    const forged = [
+      "X.Caracal.Identity",
+      "X_Caracal-Identity",
+      "X!Forwarded!For",
+      "X-Forwarded",
+      "X_Forwarded",
+      "Proxy",
+      "X*Real*IP",
+      "X-HTTP-Method.Override",
+      "Content.Length",
+    ];
+    const raw = await openRaw(rig.port);
+    raw.write(
+      requestText("GET /", {
+        Authorization: `Bearer ${rig.ambient()}`,
+        "X-Caracal-Resource": RESOURCE,
+        ...Object.fromEntries(forged.map((name) => [name, "7"])),
+        "X.Kept_Name": "kept",
+      }),
+    );
+    await raw.until(/ok$/);
+    raw.destroy();
+    const sent = headersOf(rig.seen.at(-1)?.headers ?? []);
+    for (const name of forged) assert.equal(sent.get(name.toLowerCase()), undefined, name);
+    assert.deepEqual(sent.get("x.kept_name"), ["kept"]);
+  });
+
+  it("gets no trailer that speaks for the Gateway, in any spelling", async () => {
+    rig.upstream((_request, response) => {
+      response.writeHead(200, { trailer: "X-Sum" });
+      response.write("body");
+      response.addTrailers({
+        "X-Sum": "42",
+        x_caracal_revoked: "false",
+        "x.caracal.revoked": "false",
+        "X-Request-Id": "forged",
+        x_request_id: "forged",
+        Forwarded: "for=1",
+        "X-Forwarded-For": "1",
+      });
+      response.end();
+    });
+    const raw = await openRaw(rig.port);
+    const headers = { Authorization: `Bearer ${rig.ambient()}`, "X-Caracal-Resource": RESOURCE, TE: "trailers" };
+    raw.write(requestText("GET /", headers));
+    assert.match(await raw.until(/\r\n0\r\n[^]*\r\n\r\n$/), /\r\n0\r\nX-Sum: 42\r\n\r\n$/);
+    raw.destroy();
+  });
+
   it("leaves an outcome in the ledger, joined by the decision's id", async () => {
     rig.upstream((_request, response) => response.end("12345"));
     const answer = await rig.call("/", { headers: { "x-request-id": "outcome-1" } });
