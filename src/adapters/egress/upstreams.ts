@@ -188,6 +188,8 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
     this.aborted = true;
     // Where it waits for a connection still, undici drops it when its turn comes; its caller need not wait for that.
     if (this.cancel === undefined) this.fail(new Aborted());
+    // Undici is about to end the answer, in this very event, and must not find a call there that is over already.
+    else if (this.ending) process.nextTick(this.cancel, new Aborted());
     else this.cancel(new Aborted());
   }
 
@@ -218,6 +220,7 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
 
   onComplete(trailers: string[] | null): void {
     this.leave();
+    if (this.aborted) this.fail(new Aborted());
     if (this.told) return;
     this.told = true;
     this.events.onEnd(trailers === null ? [] : texts(trailers as unknown as readonly Buffer[]));

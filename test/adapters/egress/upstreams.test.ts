@@ -82,13 +82,21 @@ const run = (of: Upstreams, target: EgressTarget, path = "/") => {
 /** `resetAndDestroy` is of TCP alone. */
 const resetOf = (socket: Socket & { _parent?: Socket }): void => void (socket._parent ?? socket).resetAndDestroy();
 
-/** As `run`, for a caller that takes no more from the first chunk on, and goes on after `pause_ms`. */
-const runPaused = async (of: Upstreams, target: EgressTarget, pause_ms: number) => {
+/**
+ * As `run`, for a caller that takes no more from the first chunk on, and goes on after `pause_ms`. `more`: what it does
+ * with what comes all the same.
+ */
+const runPaused = async (
+  of: Upstreams,
+  target: EgressTarget,
+  pause_ms: number,
+  more: (call: RunningUpstreamCall) => void = () => undefined,
+) => {
   let goOn: (() => void) | undefined;
   let body = "";
   let paused = false;
   return new Promise<Result>((resolve) => {
-    of.call(
+    const call: RunningUpstreamCall = of.call(
       target,
       { method: "GET", path: "/", headers: [], body: null },
       {
@@ -96,7 +104,10 @@ const runPaused = async (of: Upstreams, target: EgressTarget, pause_ms: number) 
         onHeaders: (_status, _headers, resume) => (goOn = resume),
         onData(chunk) {
           body += chunk.toString("latin1");
-          if (paused) return true;
+          if (paused) {
+            more(call);
+            return true;
+          }
           paused = true;
           setTimeout(() => goOn?.(), pause_ms);
           return false;
@@ -202,6 +213,13 @@ describe("an upstream's pool", () => {
         assert.deepEqual(await paused(port, over, 150), { body: "hello" });
       });
     }
+
+    it(`takes an abort for one in the moment in which the upstream's connection ends (${over})`, async () => {
+      const port = await saying(`${HEAD}\r\nhello`, (socket) => socket.end(), over);
+      const target = await targetOf(`${over}://127.0.0.1:${port}/`);
+      const result = await runPaused(upstreams(), target, 150, (call) => call.abort());
+      assert.deepEqual(result, { body: "hello", failure: "aborted" });
+    });
 
     it(`leaves what a paused caller does not take to the network, and gives all of it in the end (${over})`, async () => {
       const much = "x".repeat(8 * 1024 * 1024);
