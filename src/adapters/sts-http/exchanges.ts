@@ -211,7 +211,7 @@ export const createExchanges = (
           return true;
         },
         onData(chunk) {
-          if (batch.ended !== undefined) return false;
+          if (batch.ended !== undefined) return true; // being broken off: undici asserts that nothing is paused when it ends
           if (status === 200) {
             if (!lines.push(chunk)) fail(batch, unusable("a line of its answer is too long"));
             return true;

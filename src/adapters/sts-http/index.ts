@@ -150,7 +150,7 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
             size += chunk.byteLength;
             if (size > max_bytes) {
               stop(unusable("its answer is too large"));
-              return false;
+              return true; // being broken off: undici asserts that nothing is paused when it ends
             }
             chunks.push(chunk);
             return true;
