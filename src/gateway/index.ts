@@ -13,7 +13,7 @@ import type { Egress, Upstreams } from "../ports/egress.ts";
 import type { Marks } from "../ports/marks.ts";
 import type { Sts } from "../ports/sts.ts";
 import { refuse } from "./answers.ts";
-import { REVOCATION_MAX_AGE_MS, revokedBy } from "./authority.ts";
+import { REVOCATION_MAX_AGE_MS } from "./authority.ts";
 import { createBindings } from "./bindings.ts";
 import { Caller } from "./caller.ts";
 import { createCounters } from "./counters.ts";
@@ -23,6 +23,7 @@ import { readInbound } from "./inbound.ts";
 import { createZoneKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { COUNTED_AT_THE_STS, IN_THE_STS_LEDGER, problems, type Reason } from "./problems.ts";
+import { authorityOf, notRevoked, revocationFresh } from "./steps/revocation.ts";
 
 export type GatewayDeps = {
   readonly sts: Sts;
@@ -125,6 +126,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const priming = createPriming(marks, log);
   const decision = decide({ ...deps, bindings, keys, verified, ledger });
   const tellFailure = createFailureLog(log, clock);
+  const authorityNow = authorityOf(revocations);
 
   metrics.gauge("bindings_loaded", "Resources that the Gateway knows an upstream for.", () => bindings.size);
   metrics.gauge("revocations_active", "Revocations that are enforced still.", () => revocations.size);
@@ -151,7 +153,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const keep = (
     step: string,
     denial: Denial<DenyReason>,
-    facts: Partial<Decision> & Pick<Decision, "inbound">,
+    facts: Partial<Pick<Decision, "claims" | "binding" | "route">> & Pick<Decision, "inbound">,
   ): void => {
     const { reason, detail } = denial;
     const { inbound, claims, binding, route } = facts;
@@ -175,28 +177,14 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
       return;
     }
     const { facts } = outcome;
-    // The state has moved on while the STS was asked. From here on the call is in the index, so that no event is missed.
-    const by = revokedBy(revocations, facts.claims);
-    if (by !== undefined) {
-      count("token_revoked");
-      ledger.denied(inbound, facts.claims, facts.binding, {
-        step: "forward",
-        reason: "token_revoked",
-        detail: by,
-        path: facts.route.path,
-      });
-      refuse(request, response, "token_revoked", inbound.request_id);
-      return;
-    }
-    if (revocations.age_ms() > REVOCATION_MAX_AGE_MS) {
-      count("revocation_stale"); // it was young when the call came; the STS and the DNS may have taken seconds since
-      ledger.denied(inbound, facts.claims, facts.binding, {
-        step: "forward",
-        reason: "revocation_stale",
-        detail: undefined,
-        path: facts.route.path,
-      });
-      refuse(request, response, "revocation_stale", inbound.request_id);
+    // The state has moved on while the STS and the DNS were asked, which may have taken seconds. From here on the call is in
+    // the index, so that no event is missed.
+    const state = authorityNow(facts);
+    const denial = notRevoked.run(state) ?? revocationFresh.run(state);
+    if (denial !== undefined) {
+      count(denial.reason);
+      keep("forward", denial, facts);
+      refuse(request, response, denial.reason, inbound.request_id);
       return;
     }
     counters.requests_allowed.inc();

@@ -6,6 +6,7 @@ import type { Database } from "../../src/ports/database.ts";
 import { eventually } from "../support/eventually.ts";
 import type { FaultProxy } from "../support/fault-proxy.ts";
 import { runToEnd } from "../support/program.ts";
+import { alive } from "../support/provision.ts";
 import type { LinkName, Part, Split } from "../support/split.ts";
 import { type Probe, startProbe } from "./probe.ts";
 import { type SplitTopology, startSplitTopology } from "./split-topology.ts";
@@ -104,15 +105,6 @@ const signalAll = (pids: readonly number[], signal: NodeJS.Signals): void => {
 /** What the first process of PostgreSQL leaves behind: each ends by itself when it notices, and holds the folder until then. */
 let orphans: readonly number[] = [];
 
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-};
-
 const STORAGE: readonly Fault[] = [
   {
     name: "Redis is killed, and started again",
@@ -155,7 +147,7 @@ const STORAGE: readonly Fault[] = [
     },
     mend: async (t) => {
       await t.split.postgres.stop();
-      await eventually(() => !orphans.some(isAlive), { timeout_ms: RECOVERS_WITHIN_MS });
+      await eventually(() => !orphans.some(alive), { timeout_ms: RECOVERS_WITHIN_MS });
       await t.split.postgres.start();
     },
   },

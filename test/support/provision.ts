@@ -141,7 +141,8 @@ const accepts = (port: number): Promise<boolean> =>
     });
   });
 
-const alive = (pid: number): boolean => {
+/** Whether a process of that id runs. */
+export const alive = (pid: number): boolean => {
   try {
     process.kill(pid, 0);
     return true;

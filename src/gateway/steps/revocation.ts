@@ -3,12 +3,16 @@ import { check, deny, load } from "../../kernel/pipeline.ts";
 import { REVOCATION_MAX_AGE_MS, revokedBy } from "../authority.ts";
 import type { Authority, Claims } from "../facts.ts";
 
-/** What the revocation state says now, in memory: it is asked again just before the upstream is called, and after. */
-export const authority = (revocations: Revocations) =>
-  load("authority", ({ claims }: { readonly claims: Claims }): Authority => ({
+/** What the revocation state says of these claims now, in memory. */
+export const authorityOf =
+  (revocations: Revocations) =>
+  ({ claims }: { readonly claims: Claims }): Authority => ({
     revoked_by: revokedBy(revocations, claims),
     revocation_age_ms: revocations.age_ms(),
-  }));
+  });
+
+/** It is asked again just before the upstream is called, and after. */
+export const authority = (revocations: Revocations) => load("authority", authorityOf(revocations));
 
 export const notRevoked = check("not_revoked", ({ revoked_by }: Authority) =>
   revoked_by === undefined ? undefined : deny("token_revoked", revoked_by),
