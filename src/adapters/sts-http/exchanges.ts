@@ -46,11 +46,9 @@ type Batch = {
    */
   readonly exchanges: (Pending | undefined)[];
   /** Those whose line has come; another one would contradict it. */
-  readonly told: boolean[];
+  readonly told: Set<number>;
   /** Those that somebody still waits for. */
   waiting: number;
-  /** How many have had their line. */
-  told_count: number;
   abort: ((error: Error) => void) | undefined;
   ended: Error | undefined;
   /** No exchange in it may be waited for longer: what has not ended by then never will. */
@@ -148,19 +146,18 @@ export const createExchanges = (
   const onLine = (batch: Batch, text: string): void => {
     if (batch.ended !== undefined) return;
     const line = readAnswerLine(text, batch.exchanges.length);
-    if (line === undefined || batch.told[line.exchange] === true) {
+    if (line === undefined || batch.told.has(line.exchange)) {
       // Whose it was can't be known, so nothing that is still to come can be believed.
       fail(batch, unusable("a line of its answer is not what was agreed on"));
       return;
     }
-    batch.told[line.exchange] = true;
-    batch.told_count += 1;
+    batch.told.add(line.exchange);
     const one = batch.exchanges[line.exchange];
     if (one === undefined || !settle(one)) return;
     if (line.answer === undefined) one.reject(unusable("its answer has another form than agreed"));
     else one.resolve(line.answer);
     // Those that have no line yet are waited for by nobody: their connection is somebody else's.
-    if (batch.waiting === 0 && batch.told_count < batch.exchanges.length) stop(batch, unusable("the callers gave up"));
+    if (batch.waiting === 0 && batch.told.size < batch.exchanges.length) stop(batch, unusable("the callers gave up"));
   };
 
   /** The request is over, whichever way. `why` is asked where somebody still waits: an error is dear to make. */
@@ -176,8 +173,7 @@ export const createExchanges = (
   const send = (exchanges: Pending[]): void => {
     const batch: Batch = {
       exchanges,
-      told: [],
-      told_count: 0,
+      told: new Set(),
       waiting: exchanges.length,
       abort: undefined,
       ended: undefined,
