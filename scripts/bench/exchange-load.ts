@@ -1,6 +1,6 @@
 import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
 import { keyring } from "../../src/domain/keyring.ts";
-import { createCancel } from "../../src/kernel/cancel.ts";
+import { Cancelling } from "../../src/kernel/cancel.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { answer, partOptions } from "./parts.ts";
@@ -44,7 +44,7 @@ const measure = async (options: ExchangeLoad): Promise<{ readonly per_s: number 
           request_id: uuidv7(),
           traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
         },
-        createCancel().signal,
+        new Cancelling(),
       );
       if (!answered.ok) throw new Error(`an exchange was refused: ${JSON.stringify(answered.body)}`);
       counted += 1;

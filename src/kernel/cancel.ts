@@ -8,8 +8,6 @@ export type Cancellation = {
   removeEventListener(type: "abort", listener: () => void): void;
 };
 
-export type Cancel = { readonly signal: Cancellation; cancel(reason?: unknown): void };
-
 /**
  * An AbortController for one call among thousands a second: Node's own, with a listener set and taken back, costs 3.6 µs,
  * this a twentieth of one. Listeners are called once, in order. A class, so that what is cancelled can extend it.
@@ -44,8 +42,3 @@ export class Cancelling implements Cancellation {
     for (const one of more) one();
   }
 }
-
-export const createCancel = (): Cancel => {
-  const signal = new Cancelling();
-  return { signal, cancel: (reason) => signal.cancel(reason) };
-};

@@ -11,7 +11,7 @@ import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
 import { ExchangeAnswerSchema, ExchangeBatchSchema, MAX_EXCHANGES } from "../../src/contracts/sts.ts";
 import { contentSha256, GATEWAY_HEADERS, isGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { keyring } from "../../src/domain/keyring.ts";
-import { createCancel } from "../../src/kernel/cancel.ts";
+import { type Cancellation, Cancelling } from "../../src/kernel/cancel.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
 import { type GatewayExchange, StsTimeout } from "../../src/ports/sts.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
@@ -87,7 +87,7 @@ describe("the STS over HTTP", () => {
     };
   };
   const say = (batch: Batch, ...lines: string[]): void => void batch.response.writeHead(200).end(lines.join(""));
-  const exchange = (some: Partial<GatewayExchange> = {}, signal = createCancel().signal) =>
+  const exchange = (some: Partial<GatewayExchange> = {}, signal: Cancellation = new Cancelling()) =>
     sts.exchange({ ...REQUEST, ...some }, signal);
   const several = (count: number) => Array.from({ length: count }, (_, i) => exchange({ request_id: `r${i}` }));
   const settled = async (work: readonly Promise<unknown>[]): Promise<readonly string[]> =>
@@ -264,9 +264,9 @@ describe("the STS over HTTP", () => {
   it("loses one caller of a batch without the others, and is let go of when all have given up", async () => {
     let closed = 0;
     onBatch(({ response }) => void response.on("close", () => (closed += 1)));
-    const [one, two] = [createCancel(), createCancel()];
-    const gone = exchange({}, one.signal);
-    const stays = exchange({}, two.signal);
+    const [one, two] = [new Cancelling(), new Cancelling()];
+    const gone = exchange({}, one);
+    const stays = exchange({}, two);
     await eventually(() => assert.equal(batches.length, 1));
     one.cancel();
     await assert.rejects(gone, Unavailable);
@@ -275,8 +275,8 @@ describe("the STS over HTTP", () => {
     assert.ok((await stays).ok);
 
     closed = 0;
-    const [three, four] = [createCancel(), createCancel()];
-    const both = [exchange({}, three.signal), exchange({}, four.signal)];
+    const [three, four] = [new Cancelling(), new Cancelling()];
+    const both = [exchange({}, three), exchange({}, four)];
     await eventually(() => assert.equal(batches.length, 2));
     three.cancel();
     four.cancel();
@@ -286,13 +286,13 @@ describe("the STS over HTTP", () => {
 
   it("is not asked for whom has given up before anything was sent", async () => {
     onBatch((batch) => say(batch, ...batch.exchanges.map((_, i) => granted(i))));
-    const cancel = createCancel();
-    const gone = exchange({ request_id: "gone" }, cancel.signal);
+    const cancel = new Cancelling();
+    const gone = exchange({ request_id: "gone" }, cancel);
     const stays = exchange({ request_id: "stays" });
     cancel.cancel();
     await assert.rejects(gone, Unavailable);
     assert.ok((await stays).ok);
-    await assert.rejects(exchange({}, cancel.signal), Unavailable);
+    await assert.rejects(exchange({}, cancel), Unavailable);
     assert.deepEqual(
       batches.flatMap((one) => one.exchanges).map((one) => one.request_id),
       ["stays"],
@@ -312,30 +312,30 @@ describe("the STS over HTTP", () => {
   it("gives a connection back when nobody waits for what it has not said, nor for ever for the end of what it has", async () => {
     const own = limited(1, TIMEOUT_MS);
     onBatch(({ response }) => void response.writeHead(200).write(granted(1)));
-    const cancel = createCancel();
-    const gone = own.exchange(REQUEST, cancel.signal);
-    const stays = own.exchange(REQUEST, createCancel().signal);
+    const cancel = new Cancelling();
+    const gone = own.exchange(REQUEST, cancel);
+    const stays = own.exchange(REQUEST, new Cancelling());
     await eventually(() => assert.equal(batches.length, 1));
     cancel.cancel();
     assert.deepEqual(await settled([gone, stays]), ["Unavailable", "answered"]);
     onBatch(({ response }) => void response.writeHead(200).write(granted(0))); // and never ends
-    assert.deepEqual(await settled([own.exchange(REQUEST, createCancel().signal)]), ["answered"]);
+    assert.deepEqual(await settled([own.exchange(REQUEST, new Cancelling())]), ["answered"]);
     onBatch((batch) => say(batch, granted(0)));
     // The connection is taken until that time is over: whoever comes behind it may be late, who comes then is not.
-    await eventually(async () => (await own.exchange(REQUEST, createCancel().signal)).ok, { timeout_ms: 5_000 });
+    await eventually(async () => (await own.exchange(REQUEST, new Cancelling())).ok, { timeout_ms: 5_000 });
     await own.close();
   });
 
   it("keeps nothing of callers that left, while every connection is held up", async () => {
     const own = limited(1, 60_000);
     onBatch(() => undefined);
-    const held = own.exchange(REQUEST, createCancel().signal);
+    const held = own.exchange(REQUEST, new Cancelling());
     await eventually(() => assert.equal(batches.length, 1));
     const signals: WeakRef<object>[] = [];
     for (let i = 0; i < 20_000; i += 1) {
-      const cancel = createCancel();
-      own.exchange(REQUEST, cancel.signal).catch(() => undefined);
-      if (i < 100) signals.push(new WeakRef(cancel.signal));
+      const cancel = new Cancelling();
+      own.exchange(REQUEST, cancel).catch(() => undefined);
+      if (i < 100) signals.push(new WeakRef(cancel));
       cancel.cancel();
       if (i % 100 === 0) await turn();
     }
@@ -355,7 +355,7 @@ describe("the STS over HTTP", () => {
     onBatch(() => undefined);
     const asked: Promise<unknown>[] = [];
     for (let i = 0; i < 80; i += 1) {
-      asked.push(own.exchange(REQUEST, createCancel().signal));
+      asked.push(own.exchange(REQUEST, new Cancelling()));
       await turn();
     }
     await eventually(() => assert.equal(batches.length, 64));
@@ -397,7 +397,7 @@ describe("the STS over HTTP", () => {
 
   it("that is not there is unavailable", async () => {
     const nobody = createStsHttp({ url: "http://127.0.0.1:1", ring, timeout_ms: 300, clock: systemClock });
-    await assert.rejects(nobody.exchange(REQUEST, createCancel().signal), Unavailable);
+    await assert.rejects(nobody.exchange(REQUEST, new Cancelling()), Unavailable);
     await nobody.close();
   });
 });

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type Cancellation, createCancel } from "../../src/kernel/cancel.ts";
+import { type Cancellation, Cancelling } from "../../src/kernel/cancel.ts";
 
 describe("a cancellation", () => {
   it("tells each listener once, with its reason, and none that was taken back", () => {
-    const { signal, cancel } = createCancel();
+    const cancelling = new Cancelling();
+    const signal: Cancellation = cancelling;
     const told: string[] = [];
     const back = (): void => void told.push("taken back");
     signal.addEventListener("abort", () => told.push(`first: ${String(signal.reason)}`), { once: true });
@@ -12,8 +13,8 @@ describe("a cancellation", () => {
     signal.addEventListener("abort", () => told.push(`second: ${signal.aborted}`));
     signal.removeEventListener("abort", back);
     assert.equal(signal.aborted, false);
-    cancel("enough");
-    cancel("again");
+    cancelling.cancel("enough");
+    cancelling.cancel("again");
     assert.deepEqual(told, ["first: enough", "second: true"]);
   });
 

@@ -6,7 +6,7 @@ import { createStsHttp } from "../../src/adapters/sts-http/index.ts";
 import { EXCHANGES_PATH, ExchangeBatchSchema, MAX_EXCHANGES, MAX_EXCHANGES_BYTES } from "../../src/contracts/sts.ts";
 import { contentSha256, GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { keyring } from "../../src/domain/keyring.ts";
-import { createCancel } from "../../src/kernel/cancel.ts";
+import { Cancelling } from "../../src/kernel/cancel.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import type { GatewayExchange } from "../../src/ports/sts.ts";
 import { readExchangeBatch } from "../../src/sts/exchange-batch.ts";
@@ -364,8 +364,8 @@ describe("a batch of the Gateway's exchanges", () => {
     const sts = createStsHttp({ url: f.url, ring: f.gateway_ring, timeout_ms: 5_000, clock: f.clock });
     try {
       const answers = await Promise.all([
-        ...Array.from({ length: 40 }, () => sts.exchange(exchange(), createCancel().signal)),
-        sts.exchange(exchange({ resource: "resource://nowhere", scope: "" }), createCancel().signal),
+        ...Array.from({ length: 40 }, () => sts.exchange(exchange(), new Cancelling())),
+        sts.exchange(exchange({ resource: "resource://nowhere", scope: "" }), new Cancelling()),
       ]);
       assert.ok(answers.slice(0, 40).every((one) => one.ok && one.body.upstreams?.[target.identifier] !== undefined));
       const denied = answers[40];
