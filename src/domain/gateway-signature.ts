@@ -1,6 +1,5 @@
 import { hash, hkdfSync } from "node:crypto";
-import { lengthPrefixed } from "../kernel/canonical.ts";
-import { hmac, type Keyring, keyring, sameBytes } from "./keyring.ts";
+import { hmacOfFields, type Keyring, keyring, type NamedKey, sameBytes } from "./keyring.ts";
 
 /**
  * How the Gateway proves itself to the STS: HMAC-SHA256 over method, path, time, nonce and the body's SHA-256, in these
@@ -29,25 +28,20 @@ export type SignedCall = {
 /** SHA-256 of a body, 32 bytes. */
 export const contentSha256 = (body: Uint8Array): Buffer => hash("sha256", body, "buffer");
 
-const bytesOf = (call: SignedCall): Buffer =>
-  lengthPrefixed([
-    "caracal gateway call 1",
-    call.method,
-    call.path,
-    String(call.timestamp_ms),
-    call.nonce,
-    call.content_sha256,
-  ]);
+const signatureOf = (key: NamedKey, call: SignedCall): Buffer => {
+  const { method, path, timestamp_ms, nonce, content_sha256 } = call;
+  const fields = ["caracal gateway call 1", method, path, String(timestamp_ms), nonce, content_sha256];
+  return Buffer.from(hmacOfFields(key, fields), "hex");
+};
 
 /** base64url. */
 export const signGatewayCall = (ring: Keyring, call: SignedCall): string =>
-  hmac(ring.current, bytesOf(call)).toString("base64url");
+  signatureOf(ring.current, call).toString("base64url");
 
 /** Whether any key of the ring signed this call. Skew and nonce are the caller's to check, after this. */
 export const isGatewayCall = (ring: Keyring, call: SignedCall, signature: string): boolean => {
-  const bytes = bytesOf(call);
   const given = Buffer.from(signature, "base64url");
-  return ring.all.filter((key) => sameBytes(hmac(key, bytes), given)).length > 0; // every key is tried: no early way out
+  return ring.all.filter((key) => sameBytes(signatureOf(key, call), given)).length > 0; // every key is tried: no early way out
 };
 
 /** `GATEWAY_STS_HMAC_KEY` where it is not set: HKDF-SHA256 (RFC 5869) of `STREAMS_HMAC_KEY`. */

@@ -1,5 +1,5 @@
-import { createHash, createHmac, hash, timingSafeEqual } from "node:crypto";
-import { createScratch } from "../kernel/canonical.ts";
+import { createHash, hash, timingSafeEqual } from "node:crypto";
+import { createScratch, type Field, mostBytesOf, writePrefixed } from "../kernel/canonical.ts";
 
 /** HMAC's pads of a key (RFC 2104): what stands before the message, and before its hash, which is written behind. */
 type Pads = { readonly inner: Buffer; readonly outer: Buffer };
@@ -41,16 +41,12 @@ export const keyring = (current: Uint8Array, previous: readonly Uint8Array[] = [
 /** The key of that name, where we have it. */
 export const keyNamed = (ring: Keyring, id: string): NamedKey | undefined => ring.all.find((key) => key.id === id);
 
-/** HMAC-SHA256. */
-export const hmac = (key: NamedKey, bytes: Uint8Array): Buffer =>
-  createHmac("sha256", key.bytes).update(bytes).digest();
-
 const scratch = createScratch();
 
 /**
  * HMAC-SHA256 in lower-case hex of what `write` puts into `out` from `at` on; it returns the end, `most_bytes` behind `at`
- * at most. The very same as `hmac`, for what is done for every event: two one-shot hashes behind pads that are made once
- * cost a third of a keyed object for each, and the message is written where it is hashed.
+ * at most. It is done for every event: two one-shot hashes behind pads that are made once cost a third of a keyed object
+ * for each, and the message is written where it is hashed.
  */
 export const hmacOf = (key: NamedKey, most_bytes: number, write: (out: Buffer, at: number) => number): string => {
   const { inner, outer } = key.pads;
@@ -60,6 +56,10 @@ export const hmacOf = (key: NamedKey, most_bytes: number, write: (out: Buffer, a
   outer.write(hash("sha256", out.subarray(0, end), "hex"), BLOCK_BYTES, "hex");
   return hash("sha256", outer, "hex");
 };
+
+/** HMAC-SHA256 in lower-case hex of the fields, each with its length (`writePrefixed`). */
+export const hmacOfFields = (key: NamedKey, fields: readonly Field[]): string =>
+  hmacOf(key, mostBytesOf(fields), (out, at) => writePrefixed(out, at, fields));
 
 /** Constant time for inputs of one length; another length is told apart at once, and lengths here are no secret. */
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean =>

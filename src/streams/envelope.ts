@@ -1,5 +1,4 @@
-import { hmacOf, type Keyring, keyNamed, type NamedKey, sameBytes } from "../domain/keyring.ts";
-import { mostBytesOf, writePrefixed } from "../kernel/canonical.ts";
+import { hmacOfFields, type Keyring, keyNamed, type NamedKey, sameBytes } from "../domain/keyring.ts";
 
 /** What an entry holds: flat text. */
 export type Fields = Readonly<Record<string, string>>;
@@ -19,7 +18,7 @@ const signatureOf = (key: NamedKey, stream: string, fields: Fields): string => {
   for (const name of Object.keys(fields).sort()) {
     if (name !== SIGNATURE) parts.push(name, fields[name] as string);
   }
-  return hmacOf(key, mostBytesOf(parts), (out, at) => writePrefixed(out, at, parts));
+  return hmacOfFields(key, parts);
 };
 
 /** The fields with `_kid` and `_sig` (hex HMAC-SHA256 under `STREAMS_HMAC_KEY` over stream, names and values). */

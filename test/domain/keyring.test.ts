@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { hmac, hmacOf, keyring } from "../../src/domain/keyring.ts";
+import { lengthPrefixed } from "../../src/kernel/canonical.ts";
+import { hmacOf, hmacOfFields, keyring } from "../../src/domain/keyring.ts";
 
 describe("an HMAC", () => {
   const bytes = (maxLength: number) => fc.uint8Array({ maxLength }).map((array) => Buffer.from(array));
@@ -12,7 +13,9 @@ describe("an HMAC", () => {
       fc.property(bytes(200), bytes(3_000), (key, message) => {
         const { current } = keyring(key);
         const expected = createHmac("sha256", key).update(message).digest("hex");
-        assert.equal(hmac(current, message).toString("hex"), expected);
+        const fields = ["a", null, message];
+        const of_fields = createHmac("sha256", key).update(lengthPrefixed(fields)).digest("hex");
+        assert.equal(hmacOfFields(current, fields), of_fields);
         assert.equal(
           hmacOf(current, message.length, (out, at) => at + message.copy(out, at)),
           expected,
