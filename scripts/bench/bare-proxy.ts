@@ -14,13 +14,20 @@ const passable = (raw: readonly (string | Buffer)[]): string[] => {
   return kept;
 };
 
-/** The least that a reverse proxy does: headers on, bodies through, undici's pool behind. No check, no ledger, no limits. */
+/** The least that a reverse proxy does: headers on, bodies through, a call ends with its client, undici's pool behind. No
+ * check, no ledger, no limits. */
 export const run = (): void => {
   const { upstream_url } = partOptions<{ readonly upstream_url: string }>();
   const pool = new Pool(upstream_url, { connections: 256, pipelining: 1 });
   const server = createServer({ keepAliveTimeout: 65_000 }, (request, response) => {
     const has_body =
       request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined;
+    let ended = false;
+    let abort = (): void => undefined;
+    // Without this an upstream connection stays paused for ever behind each client that went away in mid-answer.
+    response.once("close", () => {
+      if (!ended) abort();
+    });
     pool.dispatch(
       {
         method: request.method as Dispatcher.HttpMethod,
@@ -29,15 +36,23 @@ export const run = (): void => {
         body: has_body ? request : null,
       },
       {
-        onConnect: () => undefined,
+        onConnect(cancel) {
+          abort = cancel;
+        },
         onHeaders(status, raw, resume) {
           response.writeHead(status, passable(raw));
           response.on("drain", resume);
           return true;
         },
         onData: (chunk) => response.write(chunk),
-        onComplete: () => void response.end(),
-        onError: () => void response.destroy(),
+        onComplete() {
+          ended = true;
+          response.end();
+        },
+        onError() {
+          ended = true;
+          response.destroy();
+        },
       },
     );
   });

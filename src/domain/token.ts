@@ -1,5 +1,6 @@
-import { createPublicKey, type KeyObject, sign as signBytes, verify as verifyBytes } from "node:crypto";
+import { createPublicKey, type KeyObject } from "node:crypto";
 import * as v from "valibot";
+import { signEs256, verifyEs256 } from "./es256.ts";
 
 /** The longest token that is signed or read, in bytes. */
 export const MAX_TOKEN_BYTES = 4096;
@@ -125,7 +126,7 @@ export const verifyToken = (
   key: KeyObject,
   expected: { readonly issuer_url: string; readonly key_zone_id: string; readonly now_ms: number },
 ): Claims | VerifyFailure => {
-  if (!verifyBytes("sha256", token.signed, { key, dsaEncoding: "ieee-p1363" }, token.signature)) return "signature";
+  if (!verifyEs256(key, token.signed, token.signature)) return "signature";
   const parsed = v.safeParse(ClaimsSchema, token.payload);
   if (!parsed.success) return "claims";
   const claims = parsed.output;
@@ -168,8 +169,7 @@ const headerOf = (kid: string): string => {
  */
 export const signPayload = (key: KeyObject, kid: string, payload_json: string): string => {
   const signed = `${headerOf(kid)}.${Buffer.from(payload_json).toString("base64url")}`;
-  const signature = signBytes("sha256", Buffer.from(signed, "latin1"), { key, dsaEncoding: "ieee-p1363" });
-  const token = `${signed}.${signature.toString("base64url")}`;
+  const token = `${signed}.${signEs256(key, Buffer.from(signed, "latin1")).toString("base64url")}`;
   if (token.length > MAX_TOKEN_BYTES)
     throw new RangeError(`the token would have ${token.length} bytes; ${MAX_TOKEN_BYTES} are the most`);
   return token;
