@@ -9,7 +9,7 @@ import {
   valuesOf,
 } from "../domain/audit-chain.ts";
 import type { AuditEvent } from "../domain/audit-event.ts";
-import type { Keyring } from "../domain/keyring.ts";
+import type { Keyring, NamedKey } from "../domain/keyring.ts";
 import { type Database, isUniqueViolation, type Transaction } from "../ports/database.ts";
 import { countNumbers, gapOf } from "./numbers.ts";
 import {
@@ -18,14 +18,15 @@ import {
   addMissingPoints,
   type FilledHole,
   fillHoles,
-  holdMarks,
   inTransaction,
   keepEvents,
   knownIds,
   lastRows,
   lockHeads,
   lockProducers,
+  type Marks,
   MisreadRows,
+  needsNewMarks,
   newMarks,
   type NumberRange,
   type Place,
@@ -78,7 +79,7 @@ export type Ingest = {
   ingest(events: readonly AuditEvent[]): Promise<Ingested>;
 };
 
-/** `row`: the event's `rowText`. `marked`: it holds a plain mark, and so its row can't have them. `content`: in hex. */
+/** `row`: the event's `rowText` with the plain marks. `marked`: it can't travel with them. `content`: in hex. */
 type Hashed = {
   readonly event: AuditEvent;
   readonly row: string;
@@ -139,25 +140,43 @@ const distinct = (items: readonly Hashed[], field: "zone_id" | "producer"): read
   return [...found];
 };
 
+// The loops over a batch's events are functions that stay: the closures of one batch end with it, the code that was compiled
+// for them ends with them, and every few seconds the thread compiled them anew.
+
+/** Places for `items` behind the locked heads, and the new heads. */
+const chain = (key: NamedKey, items: readonly Hashed[], heads: readonly ZonePoint[]) => {
+  const ends = new Map(heads.map((head) => [head.zone_id, head]));
+  const places: Place[] = [];
+  for (const { event, content } of items) {
+    const { zone_id } = event;
+    const head = ends.get(zone_id) as ZonePoint;
+    const chain_seq = head.chain_seq + 1;
+    const chain_hmac = chainHmac(key, { zone_id, chain_seq, content, previous: head.chain_hmac });
+    ends.set(zone_id, { zone_id, chain_seq, chain_hmac });
+    places.push({ chain_seq, content_sha256: content, chain_hmac, key_id: key.id });
+  }
+  return { places, heads: [...ends.values()] };
+};
+
+/** The numbers of each of these producers, in the order of the events. */
+const numbersOf = (items: readonly Hashed[], points: readonly ProducerPoint[]): ReadonlyMap<string, number[]> => {
+  const numbers = new Map<string, number[]>(points.map(({ producer }) => [producer, []]));
+  for (const { event } of items) numbers.get(event.producer)?.push(event.producer_seq);
+  return numbers;
+};
+
+const rowsOf = (items: readonly Hashed[], marks: Marks): readonly string[] => {
+  const rows: string[] = [];
+  for (const { event, row } of items) rows.push(marks === PLAIN_MARKS ? row : rowText(valuesOf(event), marks));
+  return rows;
+};
+
+const isMarked = (item: Hashed): boolean => item.marked;
+
 /** The ledger's one writer: exactly once in effect, one chain per zone, poison set apart. Any number may run side by side. */
 export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions): Ingest => {
-  /** Places for `items` behind the locked heads. */
-  const chain = (items: readonly Hashed[], heads: readonly ZonePoint[]) => {
-    const ends = new Map(heads.map((head) => [head.zone_id, head]));
-    const places = items.map(({ event, content }): Place => {
-      const head = ends.get(event.zone_id) as ZonePoint;
-      const chain_seq = head.chain_seq + 1;
-      const link = { zone_id: event.zone_id, chain_seq, content, previous: head.chain_hmac };
-      const chain_hmac = chainHmac(ring.current, link);
-      ends.set(event.zone_id, { zone_id: event.zone_id, chain_seq, chain_hmac });
-      return { chain_seq, content_sha256: content, chain_hmac, key_id: ring.current.id };
-    });
-    return { places, heads: [...ends.values()] };
-  };
-
   const count = async (tx: Transaction, items: readonly Hashed[], points: readonly ProducerPoint[]) => {
-    const numbers = new Map<string, number[]>(points.map(({ producer }) => [producer, []]));
-    for (const { event } of items) numbers.get(event.producer)?.push(event.producer_seq);
+    const numbers = numbersOf(items, points);
     const counts = points.map(({ producer, last_seq }) => ({
       producer,
       ...countNumbers(last_seq, numbers.get(producer) ?? []),
@@ -176,7 +195,11 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
    * One transaction. `missing`: a zone or a producer has no row to lock yet; `misplaced`: a head is no place in a chain.
    * `look`: asks first which events the ledger has. Without it a known id ends the transaction, by the key of the ids.
    */
-  const attempt = (items: readonly Hashed[], look: boolean): Promise<Committed | "missing" | "misplaced"> => {
+  const attempt = (
+    items: readonly Hashed[],
+    look: boolean,
+    marks: Marks,
+  ): Promise<Committed | "missing" | "misplaced"> => {
     const zone_ids = distinct(items, "zone_id");
     const names = distinct(items, "producer");
     return inTransaction(db.sql, async (tx) => {
@@ -198,9 +221,8 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
       if (fresh.length === 0) return { chained: 0, duplicates, findings: [], filled: [] };
       const counted = await count(tx, fresh, points);
       if (counted.findings.length > 0) await addFindings(tx, counted.findings);
-      const chained = chain(fresh, heads);
-      const marks = fresh.some(({ marked }) => marked) ? newMarks() : PLAIN_MARKS;
-      const rows = fresh.map(({ event, row }) => (marks === PLAIN_MARKS ? row : rowText(valuesOf(event), marks)));
+      const chained = chain(ring.current, fresh, heads);
+      const rows = rowsOf(fresh, marks);
       await nextTurn(); // chaining and sending a full batch take a millisecond or two each
       await keepEvents(tx, rows, chained.places, chained.heads, counted.producers, marks);
       // Crash here, or between this commit and the acknowledgement: the entries come again, and their ids are known.
@@ -238,14 +260,19 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     const zone_ids = distinct(items, "zone_id");
     // Events come again after a crash and hardly ever else: looking for each of them in every batch would be for nothing.
     let look = false;
+    let marks = items.some(isMarked) ? newMarks() : PLAIN_MARKS;
     for (let tried = 0; tried < MAX_ATTEMPTS; tried += 1) {
       try {
-        const result = await attempt(items, look);
+        const result = await attempt(items, look, marks);
         if (result === "misplaced") await realign(zone_ids);
         else if (result === "missing") {
           await addMissingPoints(db.sql, zone_ids, distinct(items, "producer"));
         } else return result;
       } catch (error) {
+        if (error instanceof MisreadRows && marks === PLAIN_MARKS) {
+          marks = newMarks(); // a value holds the mark of values: it is looked for only where it was met
+          continue;
+        }
         if (!isUniqueViolation(error)) throw error;
         // `audit_event_ids_pkey`: the ledger has one of these events; the next attempt finds which.
         if (isUniqueViolation(error, "audit_event_ids_pkey")) look = true;
@@ -294,7 +321,8 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         const row = rowText(values);
         // All fields are looked at as one text: each by itself only where something was found.
         const field = isUnkeepable(row) ? unkeepableField(event) : undefined;
-        if (field === undefined) hashed.push({ event, row, marked: holdMarks(values), content: sha256Of(values) });
+        if (field === undefined)
+          hashed.push({ event, row, marked: needsNewMarks(values, row), content: sha256Of(values) });
         else rejected.push({ event, reason: `${field} is text that can't be kept` });
       }
       const results: Ingested[] = [{ chained: 0, duplicates: events.length - seen.size, rejected }];

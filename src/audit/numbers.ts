@@ -18,13 +18,15 @@ export type Count = {
  */
 const MAX_WATCHED = 50_000;
 
+const ascending = (a: number, b: number): number => a - b;
+
 /** Counts `numbers` (in any order) of a producer that had come to `last_seq`; 0: a new one, and the first number is 1. */
 export const countNumbers = (last_seq: number, numbers: readonly number[]): Count => {
   const holes: { first: number; last: number }[] = [];
   const chasms: { first: number; last: number }[] = [];
   const late: number[] = [];
   let last = last_seq;
-  for (const number of numbers.toSorted((a, b) => a - b)) {
+  for (const number of numbers.toSorted(ascending)) {
     if (number <= last) {
       late.push(number);
       continue;

@@ -13,30 +13,29 @@ const list = (values: readonly unknown[]): string => JSON.stringify(values);
 /** Between rows, between the values of a row, and in the place of null. */
 export type Marks = { readonly row: string; readonly value: string; readonly none: string };
 
-/** ASCII's separators, which hardly any text holds, and which the server finds as fast as it reads. */
-export const PLAIN_MARKS: Marks = { row: "\u001e", value: "\u001f", none: "\u0001" };
+/**
+ * ASCII's separators, which hardly any text holds, and which the server finds as fast as it reads. Null is nothing at all,
+ * as an array's `join` has it, so that events with an empty value need other marks, too.
+ */
+export const PLAIN_MARKS: Marks = { row: "\u001e", value: "\u001f", none: "" };
 
-/** Marks that nobody can have written into a text: 122 random bits. For events that hold one of the plain ones. */
+/** Marks that nobody can have written into a text: 122 random bits. For events that the plain ones can't tell apart. */
 export const newMarks = (): Marks => {
   const mark = randomUUID();
   return { row: `r${mark}`, value: `v${mark}`, none: `n${mark}` };
 };
 
-const { row: ROW, value: VALUE, none: NONE } = PLAIN_MARKS;
-
-/** Whether one of an event's values holds one of the plain marks. */
-export const holdMarks = (values: readonly (string | null)[]): boolean => {
-  for (const value of values) {
-    if (value !== null && (value.includes(VALUE) || value.includes(ROW) || value === NONE)) return true;
-  }
-  return false;
-};
-
 /** The values of an event (`valuesOf`) as the beginning of its row, behind which stand those of its place. */
-export const rowText = (values: readonly (string | null)[], { value: mark, none }: Marks = PLAIN_MARKS): string => {
-  let text = values[0] ?? none;
-  for (let at = 1; at < values.length; at += 1) text += mark + (values[at] ?? none);
-  return text;
+export const rowText = (values: readonly (string | null)[], { value: mark, none }: Marks = PLAIN_MARKS): string =>
+  none === "" ? values.join(mark) : values.map((value) => value ?? none).join(mark);
+
+/**
+ * Whether an event would be read as another one, or as several, with the plain marks: by an empty value or by the mark of
+ * rows. Not the mark of values: a row that holds it has too many of them, which `keepEvents` sees.
+ */
+export const needsNewMarks = (values: readonly (string | null)[], row: string): boolean => {
+  for (const value of values) if (value !== null && value.length === 0) return true;
+  return row.includes(PLAIN_MARKS.row);
 };
 
 /** An event's place in its zone's chain. Hashes in hex. */
@@ -111,9 +110,19 @@ export const knownIds = async (tx: Transaction, ids: readonly string[]): Promise
 /** The server read other rows than it was given. Nothing of them is kept. */
 export class MisreadRows extends Error {}
 
+/** The rows as one text. A loop of a function that stays: the batch's own closures would be compiled anew all the time. */
+const textOf = (rows: readonly string[], places: readonly Place[], { row: between, value: mark }: Marks): string => {
+  const texts: string[] = [];
+  for (let at = 0; at < rows.length; at += 1) {
+    const { chain_seq, content_sha256, chain_hmac, key_id } = places[at] as Place;
+    texts.push(`${rows[at]}${mark}${chain_seq}${mark}${content_sha256}${mark}${chain_hmac}${mark}${key_id}`);
+  }
+  return texts.join(between);
+};
+
 /**
  * Keeps the events at their `places` (one each, in the same order), their ids, the zones' new heads and the producers' new
- * counts: all in one statement. `rows`: each event's `rowText` with `marks`, none of which stands in a value.
+ * counts: all in one statement. `rows`: each event's `rowText` with `marks`; the mark of rows must stand in none of them.
  */
 export const keepEvents = async (
   tx: Transaction,
@@ -124,10 +133,6 @@ export const keepEvents = async (
   marks: Marks = PLAIN_MARKS,
 ): Promise<void> => {
   const { row: between, value: mark, none } = marks;
-  const texts = rows.map((row, at) => {
-    const { chain_seq, content_sha256, chain_hmac, key_id } = places[at] as Place;
-    return `${row}${mark}${chain_seq}${mark}${content_sha256}${mark}${chain_hmac}${mark}${key_id}`;
-  });
   const result = await tx`
     with kept as (
       insert into audit_events (
@@ -140,7 +145,7 @@ export const keepEvents = async (
         v[17], v[18], v[19], v[20], v[21], v[22]::bigint, v[23], v[24], v[25]
       from (
         select string_to_array(r, ${mark}::text, ${none}::text) as v
-        from string_to_table(${texts.join(between)}::text, ${between}::text) as r offset 0
+        from string_to_table(${textOf(rows, places, marks)}::text, ${between}::text) as r offset 0
       ) as e
       where cardinality(v) = 25
       returning id, zone_id, chain_seq
@@ -154,7 +159,7 @@ export const keepEvents = async (
       where p.producer = n.producer
     )
     insert into audit_event_ids (id, zone_id, chain_seq) select id, zone_id, chain_seq from kept`;
-  // A mark within a value would make more values or more rows of it, and both are seen here: the transaction ends.
+  // A mark of values within a value makes more than 25 of it, and such a row is not kept: the transaction ends.
   if (result.count !== rows.length) throw new MisreadRows(`the database read ${result.count} of ${rows.length} rows`);
 };
 

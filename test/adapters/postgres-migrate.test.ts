@@ -65,6 +65,17 @@ describe("migrations", () => {
     await requireSchema(db.sql);
   });
 
+  it("have the ledger compressed with lz4 where the server knows it, and as before where it does not", async () => {
+    const { db } = await empty();
+    await migrate(db);
+    const [has] = await db.sql<{ lz4: boolean }[]>`
+      select 'lz4' = any (enumvals) as lz4 from pg_settings where name = 'default_toast_compression'`;
+    const [column] = await db.sql<{ attcompression: string }[]>`
+      select attcompression from pg_attribute
+      where attrelid = 'audit_events'::regclass and attname = 'metadata_json'`;
+    assert.equal(column?.attcompression, has?.lz4 === true ? "l" : "");
+  });
+
   it("run once each, however many processes begin at once", async () => {
     const { url } = await empty();
     const results = await Promise.all(Array.from({ length: 6 }, () => migrate(open(url))));

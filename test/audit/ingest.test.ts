@@ -96,8 +96,14 @@ for (const { kind, open } of LEDGER_DATABASES) {
         auditEvent({ zone_id, producer, producer_seq: 3 + 2 * index, subject: value, session_id: null }),
         auditEvent({ zone_id, producer, producer_seq: 4 + 2 * index, client_id: value, metadata_json: value }),
       ]);
+      const last = 2 + 2 * values.length;
+      // Each by itself beside plain ones, too: what is found in one event must not hide what is not found in another.
+      const alone = values.map((value, index) => [
+        auditEvent({ zone_id, producer, producer_seq: last + 1 + 2 * index, client_id: null }),
+        auditEvent({ zone_id, producer, producer_seq: last + 2 + 2 * index, subject: value }),
+      ]);
       const ingest = newIngest();
-      for (const events of [plain, marked]) {
+      for (const events of [plain, marked, ...alone]) {
         assert.deepEqual(await ingest.ingest(events), { chained: events.length, duplicates: 0, rejected: [] });
       }
       const rows = await db.sql<Record<string, unknown>[]>`
@@ -105,7 +111,7 @@ for (const { kind, open } of LEDGER_DATABASES) {
         order by chain_seq`;
       assert.deepEqual(
         rows.map((one) => ({ ...one })),
-        [...plain, ...marked].map(({ id, subject, session_id, client_id, metadata_json }) => ({
+        [...plain, ...marked, ...alone.flat()].map(({ id, subject, session_id, client_id, metadata_json }) => ({
           id,
           subject,
           session_id,
