@@ -17,7 +17,7 @@ export type ExchangeLoad = {
   readonly seconds: number;
 };
 
-const WARM_MS = 1_000;
+const WARM_MS = 3_000;
 const TIMEOUT_MS = 5_000;
 
 /** Exchanges as a Gateway asks for them: by its own adapter, over its own hop; per second. */

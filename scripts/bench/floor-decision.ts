@@ -1,0 +1,172 @@
+import { generateKeyPairSync, type KeyObject } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
+import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
+import type { AuditEvent } from "../../src/domain/audit-event.ts";
+import { type Evaluation, policyInputText } from "../../src/domain/policy.ts";
+import { issuerOf, signPayload } from "../../src/domain/token.ts";
+import { newTraceparent } from "../../src/gateway/trace.ts";
+import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
+import { constant } from "../../src/kernel/json-text.ts";
+import type { Log } from "../../src/kernel/log.ts";
+import { packageRoot } from "../../src/kernel/package-root.ts";
+import { fittedForm } from "../../src/streams/audit-entry.ts";
+
+const POLICY = join(packageRoot, "config", "policies", "demo.rego");
+const ISSUER_URL = "http://issuer.localhost";
+const RESOURCE = "resource://demo";
+const SCOPE = "tools:call";
+/** As the program's own default. */
+const BUDGET_UNITS = 50_000;
+const MANDATE_TTL_S = 60;
+const SESSION_TTL_S = 3_600;
+
+/** A call that policy allowed. `form`: its event, to be durable before a mandate is signed. `mandate_json`: the claims. */
+export type Allowed = {
+  readonly began_ms: number;
+  readonly request_id: string;
+  readonly event_id: string;
+  readonly form: string;
+  readonly mandate_json: string;
+};
+
+/** What is made of a call, in texts as long as the program's. Forms are numbered: they must be sent in their order. */
+export type Decisions = {
+  /** One evaluation of the demo's policy, and the event of its exchange. Throws where policy does not allow. */
+  allow(): Allowed;
+  /** The one signature of a call: its mandate. */
+  sign(allowed: Allowed): string;
+  /** The form of the event that tells what came of the call. */
+  outcome(allowed: Allowed, status: number, bytes: number): string;
+};
+
+const isAllow = (evaluation: Evaluation): boolean =>
+  evaluation.status === "result" &&
+  (evaluation.result as { readonly decision?: unknown } | undefined)?.decision === "allow";
+
+/** The time's text: calls of one tick share their millisecond, and making a date costs more than the rest of an event. */
+let text_ms = -1;
+let text = "";
+const timeText = (ms: number): string => {
+  if (ms !== text_ms) {
+    text = new Date(ms).toISOString();
+    text_ms = ms;
+  }
+  return text;
+};
+
+const newSigner = (): { readonly key: KeyObject; readonly kid: string } => ({
+  key: generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey,
+  kid: randomSecret(), // as long as the thumbprint that the program names its keys by
+});
+
+/**
+ * Compiles the demo's policy, and makes up one caller of one zone: only time and ids vary from call to call. Rejects where
+ * there is no compiler.
+ */
+export const createDecisions = async (zone_id: string, producer: string, log: Log): Promise<Decisions> => {
+  const compiled = await createPolicyCompiler({ log }).compile(readFileSync(POLICY, "utf8"));
+  if (!compiled.ok) throw new Error(`the demo's policy can't be compiled: ${JSON.stringify(compiled.issues)}`);
+  const policy = await createPolicyEngine({ budget_units: BUDGET_UNITS }).load(compiled.policy.wasm);
+  const { key, kid } = newSigner();
+
+  const client_id = uuidv7();
+  const session_id = uuidv7();
+  const resource_id = uuidv7();
+  const iss = issuerOf(ISSUER_URL, zone_id);
+  const now_s = Math.floor(Date.now() / 1_000);
+  const auth_exp = now_s + SESSION_TTL_S;
+  const who = { zone_id, client_id, scope: SCOPE, sid: session_id };
+  // Constant, so that their part of the policy's input is written once, as it is for a token that is used again and again.
+  const application = constant({ id: client_id, traits: ["demo-agent"] });
+  const resource = constant({ id: resource_id, identifier: RESOURCE, scopes: [SCOPE] });
+  const requested_scopes = constant([SCOPE]);
+  const times = { exp: auth_exp, iat: now_s, jti: uuidv7() };
+  const kind = { use: "ambient", sub_type: "application", target: [] };
+  const subject_claims = constant({ iss, sub: client_id, aud: iss, ...times, ...who, ...kind });
+
+  const inputText = (now_ms: number): string =>
+    policyInputText({
+      zone_id,
+      application,
+      credential_type: "ambient_token",
+      resource,
+      use: "per_call",
+      requested_scopes,
+      now_ms,
+      method: "GET",
+      path: "/",
+      session_id,
+      subject_claims,
+      trace_id: newTraceparent().slice(3, 35),
+    });
+
+  // A mandate's claims around those that vary.
+  const claims_head = JSON.stringify({ iss, sub: client_id, aud: RESOURCE }).slice(0, -1);
+  const mandate_kind = { use: "per_call", sub_type: "application", target: [RESOURCE], auth_exp, via: "gateway" };
+  const claims_tail = JSON.stringify({ ...who, ...mandate_kind }).slice(1);
+
+  const policy_set_id = uuidv7();
+  const policy_set_version_id = uuidv7();
+  let producer_seq = 0;
+  const formOf = (
+    event: Pick<AuditEvent, "id" | "event_type" | "request_id" | "decision" | "metadata_json">,
+    now_ms: number,
+  ): string => {
+    const judged = event.decision === "allow";
+    producer_seq += 1;
+    return fittedForm({
+      id: event.id,
+      zone_id,
+      event_type: event.event_type,
+      request_id: event.request_id,
+      decision: event.decision,
+      client_id,
+      subject: client_id,
+      session_id,
+      agent_session_id: null,
+      delegation_edge_id: null,
+      resource_id,
+      producer,
+      producer_seq,
+      policy_set_id: judged ? policy_set_id : null,
+      policy_set_version_id: judged ? policy_set_version_id : null,
+      manifest_sha: judged ? compiled.policy.wasm_sha256 : null,
+      evaluation_status: judged ? "complete" : null,
+      determining_policies_json: judged ? '["demo"]' : null,
+      diagnostics_json: judged ? "[]" : null,
+      metadata_json: event.metadata_json,
+      occurred_at: timeText(now_ms),
+    });
+  };
+
+  return {
+    allow() {
+      const now_ms = Date.now();
+      const input_json = inputText(now_ms);
+      const evaluation = policy.evaluate(input_json);
+      if (!isAllow(evaluation)) throw new Error(`policy did not allow: ${JSON.stringify(evaluation)}`);
+      const iat = Math.floor(now_ms / 1_000);
+      const exp = iat + MANDATE_TTL_S;
+      const jti = uuidv7(now_ms);
+      const id = uuidv7(now_ms);
+      const request_id = uuidv7(now_ms);
+      const metadata_json = `{"reason":"allowed","jti":"${jti}","exp":${exp},"evaluations":[{"decision":"allow","units":${evaluation.units},"input":${input_json}}]}`;
+      return {
+        began_ms: now_ms,
+        request_id,
+        event_id: id,
+        form: formOf({ id, event_type: "token.exchange", request_id, decision: "allow", metadata_json }, now_ms),
+        mandate_json: `${claims_head},"exp":${exp},"iat":${iat},"jti":"${jti}",${claims_tail}`,
+      };
+    },
+    sign: ({ mandate_json }) => signPayload(key, kid, mandate_json),
+    outcome({ began_ms, request_id, event_id }, status, bytes) {
+      const now_ms = Date.now();
+      const metadata_json = `{"decision_id":"${event_id}","status":${status},"bytes":${bytes},"duration_ms":${now_ms - began_ms},"cut":false}`;
+      const id = uuidv7(now_ms);
+      return formOf({ id, event_type: "gateway.outcome", request_id, decision: "none", metadata_json }, now_ms);
+    },
+  };
+};
