@@ -18,6 +18,7 @@ import {
   addMissingPoints,
   type FilledHole,
   fillHoles,
+  holdsValueMark,
   inTransaction,
   keepEvents,
   knownIds,
@@ -48,8 +49,8 @@ const MAX_BATCH_TEXT = 4 * 1024 * 1024;
 /** How long events are hashed before the event loop turns, and how many between two looks at the clock. */
 const TURN_MS = 1;
 const HASHED_PER_LOOK = 16;
-/** Attempts of a batch that met missing or misplaced heads; each removes the cause that the one before met. */
-const MAX_ATTEMPTS = 5;
+/** Attempts of a batch: each removes the cause that the one before met, of which there are five, and one may come again. */
+const MAX_ATTEMPTS = 7;
 
 /** An event that the ledger can't keep, whatever is tried, and why. */
 export type Rejected = { readonly event: AuditEvent; readonly reason: string };
@@ -175,6 +176,12 @@ const isMarked = (item: Hashed): boolean => item.marked;
 
 /** The ledger's one writer: exactly once in effect, one chain per zone, poison set apart. Any number may run side by side. */
 export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions): Ingest => {
+  /**
+   * A value held the mark of values. From then on it is looked for in each: a batch that is sent twice costs the database
+   * twice as much, and who can write one such value can write many.
+   */
+  let wary = false;
+
   const count = async (tx: Transaction, items: readonly Hashed[], points: readonly ProducerPoint[]) => {
     const numbers = numbersOf(items, points);
     const counts = points.map(({ producer, last_seq }) => ({
@@ -270,7 +277,8 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         } else return result;
       } catch (error) {
         if (error instanceof MisreadRows && marks === PLAIN_MARKS) {
-          marks = newMarks(); // a value holds the mark of values: it is looked for only where it was met
+          marks = newMarks();
+          wary = true;
           continue;
         }
         if (!isUniqueViolation(error)) throw error;
@@ -321,9 +329,12 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         const row = rowText(values);
         // All fields are looked at as one text: each by itself only where something was found.
         const field = isUnkeepable(row) ? unkeepableField(event) : undefined;
-        if (field === undefined)
-          hashed.push({ event, row, marked: needsNewMarks(values, row), content: sha256Of(values) });
-        else rejected.push({ event, reason: `${field} is text that can't be kept` });
+        if (field !== undefined) {
+          rejected.push({ event, reason: `${field} is text that can't be kept` });
+          continue;
+        }
+        const marked = needsNewMarks(values, row) || (wary && holdsValueMark(values));
+        hashed.push({ event, row, marked, content: sha256Of(values) });
       }
       const results: Ingested[] = [{ chained: 0, duplicates: events.length - seen.size, rejected }];
       for (const batch of inBatches(hashed)) results.push(await keepWhatCan(batch));

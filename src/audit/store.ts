@@ -38,6 +38,12 @@ export const needsNewMarks = (values: readonly (string | null)[], row: string): 
   return row.includes(PLAIN_MARKS.row);
 };
 
+/** Whether one of the values holds the mark of values. */
+export const holdsValueMark = (values: readonly (string | null)[]): boolean => {
+  for (const value of values) if (value?.includes(PLAIN_MARKS.value) === true) return true;
+  return false;
+};
+
 /** An event's place in its zone's chain. Hashes in hex. */
 export type Place = {
   readonly chain_seq: number;
@@ -110,14 +116,17 @@ export const knownIds = async (tx: Transaction, ids: readonly string[]): Promise
 /** The server read other rows than it was given. Nothing of them is kept. */
 export class MisreadRows extends Error {}
 
-/** The rows as one text. A loop of a function that stays: the batch's own closures would be compiled anew all the time. */
+/** The rows as one text, which the server will split into as many. A loop of a function that stays: the batch's own closures would be compiled anew all the time. */
 const textOf = (rows: readonly string[], places: readonly Place[], { row: between, value: mark }: Marks): string => {
   const texts: string[] = [];
   for (let at = 0; at < rows.length; at += 1) {
     const { chain_seq, content_sha256, chain_hmac, key_id } = places[at] as Place;
     texts.push(`${rows[at]}${mark}${chain_seq}${mark}${content_sha256}${mark}${chain_hmac}${mark}${key_id}`);
   }
-  return texts.join(between);
+  const text = texts.join(between);
+  // Nobody's value can hold the mark (`needsNewMarks`). If one did, a row of the caller's own making would stand for the event.
+  if (text.split(between).length !== rows.length) throw new MisreadRows("a value holds the mark of rows");
+  return text;
 };
 
 /**

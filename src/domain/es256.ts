@@ -8,6 +8,7 @@ import { type KeyObject, sign as signDer, verify as verifyDer } from "node:crypt
 const PART_BYTES = 32;
 const SIGNATURE_BYTES = 2 * PART_BYTES;
 
+const MAX_DER_BYTES = 2 + 2 * (2 + 1 + PART_BYTES);
 const SEQUENCE = 0x30;
 const INTEGER = 0x02;
 
@@ -20,8 +21,9 @@ const readInteger = (der: Buffer, at: number, out: Buffer, to: number): number =
   return end;
 };
 
-/** OpenSSL's signature for P-256 (72 bytes at most, so each length is one byte) as r ‖ s. */
+/** OpenSSL's signature for P-256 as r ‖ s. Its 72 bytes at most have lengths of one byte; what is longer is another curve's. */
 const fromDer = (der: Buffer): Buffer => {
+  if (der.byteLength > MAX_DER_BYTES || der[1] !== der.byteLength - 2) throw new Error("the key is none for ES256");
   const out = Buffer.alloc(SIGNATURE_BYTES);
   readInteger(der, readInteger(der, 2, out, 0), out, PART_BYTES);
   return out;
@@ -42,11 +44,17 @@ const writeInteger = (signature: Uint8Array, from: number, out: Buffer, at: numb
 
 /** r ‖ s in DER. */
 const toDer = (signature: Uint8Array): Buffer => {
-  const out = Buffer.allocUnsafe(2 + 2 * (2 + 1 + PART_BYTES));
+  const out = Buffer.allocUnsafe(MAX_DER_BYTES);
   const end = writeInteger(signature, PART_BYTES, out, writeInteger(signature, 0, out, 2));
   out[0] = SEQUENCE;
   out[1] = end - 2;
   return out.subarray(0, end);
+};
+
+/** The same key. Throws where it is not of P-256: asked once when a key comes in, so that no other gets to the functions below. */
+export const requireP256 = (key: KeyObject): KeyObject => {
+  if (key.asymmetricKeyDetails?.namedCurve !== "prime256v1") throw new Error("the key is none for ES256");
+  return key;
 };
 
 /** The signature over `bytes`, 64 bytes. `key`: a private P-256 key. */

@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 import * as v from "valibot";
-import { signEs256, verifyEs256 } from "./es256.ts";
+import { requireP256, signEs256, verifyEs256 } from "./es256.ts";
 
 /** The longest token that is signed or read, in bytes. */
 export const MAX_TOKEN_BYTES = 4096;
@@ -191,4 +191,4 @@ export const JwkSchema = v.object({
 export type Jwk = v.InferOutput<typeof JwkSchema>;
 
 export const publicKeyOf = (jwk: Jwk): KeyObject =>
-  createPublicKey({ key: { kty: jwk.kty, crv: jwk.crv, x: jwk.x, y: jwk.y }, format: "jwk" });
+  requireP256(createPublicKey({ key: { kty: jwk.kty, crv: jwk.crv, x: jwk.x, y: jwk.y }, format: "jwk" }));

@@ -1,4 +1,5 @@
 import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject } from "node:crypto";
+import { requireP256 } from "./es256.ts";
 import type { Keyring } from "./keyring.ts";
 import { type SealedAt, seal, unseal } from "./sealing.ts";
 
@@ -38,7 +39,7 @@ export const makeZoneKey = (ring: Keyring, zone_id: string): SealedZoneKey => {
 export const openZoneKey = (ring: Keyring, zone_id: string, kid: string, sealed_private: string): KeyObject => {
   const private_der = unseal(ring, placeOf(zone_id, kid), sealed_private);
   try {
-    return createPrivateKey({ key: private_der, format: "der", type: "pkcs8" });
+    return requireP256(createPrivateKey({ key: private_der, format: "der", type: "pkcs8" }));
   } finally {
     private_der.fill(0);
   }

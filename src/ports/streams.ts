@@ -38,6 +38,11 @@ export type GroupOptions = {
    * `deliveries` one higher. A rejection acknowledges nothing.
    */
   readonly onEntries: (entries: readonly (Entry & { readonly deliveries: number })[]) => Promise<readonly string[]>;
+  /**
+   * How long to rest, in milliseconds, asked behind each acknowledgement: what comes meanwhile is read together. `close`
+   * ends a rest; a call that it finds under way ends first, and what that dealt with is acknowledged.
+   */
+  readonly rest_ms?: () => number;
   readonly onError: (error: unknown) => void;
 };
 

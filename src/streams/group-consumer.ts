@@ -27,6 +27,8 @@ export type AuditConsumerOptions = {
    * entry that failed by itself.
    */
   readonly handle: (events: readonly AuditEvent[], more: boolean) => Promise<void>;
+  /** How long to rest behind the acknowledgement of what `handle` kept, in milliseconds; not at all if absent. */
+  readonly rest_ms?: () => number;
   /** By default: `Unavailable`, `LeaseLost`, connection errors, and SQLSTATE classes but 22 and 23 (bad data). */
   readonly isOutage?: (error: unknown) => boolean;
   readonly log: Log;
@@ -141,6 +143,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
         consumer: options.consumer,
         count,
         claim_after_ms: options.claim_after_ms ?? CLAIM_AFTER_MS,
+        ...(options.rest_ms === undefined ? {} : { rest_ms: options.rest_ms }),
         onEntries: async (entries) => {
           const done = await onEntries(entries);
           told = false;

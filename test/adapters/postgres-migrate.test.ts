@@ -125,6 +125,27 @@ describe("migrations", () => {
     assert.equal((await patient)?.version, readMigrations().length);
   });
 
+  it("wait for a table that another session reads without holding up those who come behind, and say so in the end", async () => {
+    const { db, url } = await empty();
+    const dir = files("held", { "0001_a.sql": "create table a ();" });
+    await migrate(db, { dir });
+    writeFileSync(join(dir, "0002_b.sql"), "alter table a add column b integer;");
+    let patient: Promise<{ readonly applied: readonly string[] }> | undefined;
+    await db.sql.begin(async (tx) => {
+      await tx`select from a`; // a dump, say: nothing that changes the table gets past it
+      const fault = faultOf(migrate(open(url), { dir, wait_ms: 50 }));
+      const other = open(url);
+      await eventually(async () => {
+        const [row] = await other.sql`select 1 from pg_locks where relation = 'a'::regclass and not granted`;
+        assert.ok(row !== undefined); // it waits, and whoever comes now waits behind it: not for long
+      });
+      await other.sql`select from a`;
+      assert.match(await fault, /another session has been holding a table/);
+      patient = migrate(open(url), { dir });
+    });
+    assert.deepEqual((await patient)?.applied, ["0002_b.sql"]);
+  });
+
   it("refuse a file that was changed after it was applied, and name it", async () => {
     const { db } = await empty();
     const dir = files("changed", { "0001_a.sql": "create table a ();" });

@@ -4,9 +4,10 @@ import fc from "fast-check";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { createFindings } from "../../src/audit/findings.ts";
 import { createIngest, type Ingest, type IngestOptions } from "../../src/audit/ingest.ts";
+import { keepEvents, MisreadRows, rowText } from "../../src/audit/store.ts";
 import { verifyLedger } from "../../src/audit/verify.ts";
 import { createGaps } from "../../src/audit/workers/gaps.ts";
-import { type Finding, unkeepableField } from "../../src/domain/audit-chain.ts";
+import { type Finding, unkeepableField, valuesOf } from "../../src/domain/audit-chain.ts";
 import type { AuditEvent } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
@@ -121,6 +122,84 @@ for (const { kind, open } of LEDGER_DATABASES) {
       );
       assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
       assert.deepEqual(await holesOf(producer), []);
+    });
+
+    it("refuses a row whose value holds a row of the caller's own making, if one ever got so far", async () => {
+      const zone_id = uuidv7();
+      const event = auditEvent({ zone_id, producer: uuidv7() });
+      const place = { chain_seq: 1, content_sha256: "c", chain_hmac: "h", key_id: "k" };
+      // Behind the real beginning all that is missing to 25 values, and then what is no row: as many are kept as were sent.
+      const forged = [...valuesOf(event).slice(0, 19), "{}", event.occurred_at, "1", "c", "h", "k\u001ebehind"];
+      await assert.rejects(
+        db.sql.begin((tx) => keepEvents(tx, [rowText(forged)], [place], [], [])),
+        MisreadRows,
+      );
+      assert.deepEqual(await rowsOf(zone_id), []);
+    });
+
+    it("keeps to the letter what comes beside an event that it has, whatever marks it holds", async () => {
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      const [known] = auditEvents(1, { zone_id, producer });
+      const ingest = newIngest();
+      await ingest.ingest([known as AuditEvent]);
+      const subjects = ["", "\u001f", "\u001e", "\u001f\u001e"];
+      for (const [index, subject] of subjects.entries()) {
+        const event = auditEvent({ zone_id, producer, producer_seq: 2 + index, subject });
+        assert.deepEqual(await ingest.ingest([known as AuditEvent, event]), {
+          chained: 1,
+          duplicates: 1,
+          rejected: [],
+        });
+      }
+      const rows = await db.sql<{ subject: string | null }[]>`
+        select subject from audit_events where zone_id = ${zone_id} order by chain_seq`;
+      assert.deepEqual(
+        rows.map((row) => row.subject),
+        ["app-1", ...subjects],
+      );
+      assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
+    });
+
+    it("keeps a batch that meets every obstacle at once", async () => {
+      const [zone_id, fresh] = [uuidv7(), uuidv7()];
+      const producer = uuidv7();
+      const [known] = auditEvents(1, { zone_id, producer });
+      const ingest = newIngest();
+      await ingest.ingest([known as AuditEvent]);
+      await db.sql`update audit_heads set chain_seq = -3 where zone_id = ${zone_id}`;
+      const events = [
+        known as AuditEvent,
+        auditEvent({ zone_id, producer, producer_seq: 2, subject: "\u001f" }),
+        auditEvent({ zone_id: fresh, producer: uuidv7() }),
+      ];
+      assert.deepEqual(await ingest.ingest(events), { chained: 2, duplicates: 1, rejected: [] });
+      assert.equal((await rowsOf(zone_id)).length, 2);
+      assert.equal((await rowsOf(fresh)).length, 1);
+    });
+
+    it("sends a batch twice for the first value that holds a mark, and not for the next ones", async () => {
+      let begun = 0;
+      const counting: Database = {
+        ...db,
+        sql: new Proxy(db.sql, {
+          get(sql, name, receiver) {
+            if (name === "begin") begun += 1;
+            return Reflect.get(sql, name, receiver) as unknown;
+          },
+        }),
+      };
+      const ingest = newIngest({ db: counting });
+      const zone_id = uuidv7();
+      const producer = uuidv7();
+      const times: number[] = [];
+      for (let producer_seq = 1; producer_seq <= 4; producer_seq += 1) {
+        begun = 0;
+        const subject = producer_seq === 1 ? "plain" : "\u001f"; // the first makes the zone's and the producer's rows
+        await ingest.ingest([auditEvent({ zone_id, producer, producer_seq, subject })]);
+        times.push(begun);
+      }
+      assert.deepEqual(times.slice(1), [2, 1, 1]);
     });
 
     it("keeps what comes again once, within a call and over calls", async () => {

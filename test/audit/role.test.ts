@@ -138,6 +138,17 @@ for (const { kind, open } of STREAM_KINDS) {
       await eventually(async () => assert.equal(await streams.backlog(STREAMS.audit, AUDIT_GROUP), 0));
     });
 
+    it("leaves nothing to come again where it is stopped right behind a commit", async () => {
+      const zone_id = uuidv7();
+      const role = newRole();
+      await start(role);
+      await put(auditEvents(1, { zone_id, producer: uuidv7() }));
+      await eventually(async () => assert.equal((await kept(zone_id)).length, 1));
+      running.splice(running.indexOf(role), 1);
+      await stop(role);
+      assert.equal(await streams.backlog(STREAMS.audit, AUDIT_GROUP), 0);
+    });
+
     it("keeps once what was committed by a process that died before it acknowledged", async () => {
       const zone_id = uuidv7();
       const events = auditEvents(10, { zone_id, producer: uuidv7() });

@@ -198,6 +198,64 @@ for (const [name, start] of Object.entries(BACKENDS)) {
       await eventually(() => assert.deepEqual(got, [1, 2, 3]));
     });
 
+    it("finishes and acknowledges what a consumer has in hand when it is closed", async () => {
+      const stream = streamName();
+      let goOn = (): void => undefined;
+      const gate = new Promise<void>((resolve) => (goOn = resolve));
+      let begun = false;
+      const { subscription } = await consume(stream, async (entries) => {
+        begun = true;
+        await gate;
+        return entries.map((entry) => entry.id);
+      });
+      await streams.append(stream, numbered(3));
+      await eventually(() => assert.ok(begun));
+      const closed = subscription.close();
+      goOn();
+      await closed;
+      assert.equal(await streams.backlog(stream, "workers"), 0);
+    });
+
+    it("rests behind an acknowledgement for as long as it is asked to, and not beyond its close", async () => {
+      const stream = streamName();
+      const got: number[] = [];
+      const subscription = await streams.consumeGroup({
+        stream,
+        group: "workers",
+        consumer: "one",
+        count: 10,
+        claim_after_ms: 60_000,
+        onEntries: async (entries) => {
+          got.push(...numbersOf(entries));
+          return entries.map((entry) => entry.id);
+        },
+        rest_ms: () => (got.length < 2 ? 1 : 600_000),
+        onError: (error) => assert.fail(String(error)),
+      });
+      await streams.append(stream, numbered(1));
+      await eventually(() => assert.deepEqual(got, [1]));
+      await streams.append(stream, numbered(1, 2)); // a short rest goes by
+      await eventually(async () => {
+        assert.deepEqual(got, [1, 2]);
+        assert.equal(await streams.backlog(stream, "workers"), 0);
+      });
+      await streams.append(stream, numbered(1, 3));
+      // Time enough for one that does not rest: others read what was appended later.
+      const other = streamName();
+      const others: number[] = [];
+      await consume(other, async (entries) => {
+        others.push(...numbersOf(entries));
+        return entries.map((entry) => entry.id);
+      });
+      for (let n = 1; n <= 5; n += 1) {
+        await streams.append(other, numbered(1, n));
+        await eventually(() => assert.equal(others.at(-1), n));
+      }
+      assert.deepEqual(got, [1, 2]);
+      await subscription.close();
+      assert.equal(await streams.backlog(stream, "workers"), 1);
+    });
+
     it("hands what a consumer left unfinished to another one", async () => {
       const stream = streamName();
       const held = new Set<number>();

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { generateKeyPairSync, randomBytes, sign, verify } from "node:crypto";
+import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign, verify } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
-import { signEs256, verifyEs256 } from "../../src/domain/es256.ts";
+import { requireP256, signEs256, verifyEs256 } from "../../src/domain/es256.ts";
 
 const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
 const { publicKey: foreign } = generateKeyPairSync("ec", { namedCurve: "P-256" });
@@ -31,6 +31,45 @@ test("what node:crypto signed as r ‖ s is verified, whatever the length of r a
     const signature = sign("sha256", bytes, { key: privateKey, ...P1363 });
     assert.ok(verifyEs256(publicKey, bytes, signature), signature.toString("hex"));
   }
+});
+
+test("r and s of few bytes are verified: one signature in some thousand millions has such", () => {
+  // A key under which 5 and 1 are r and s of these bytes: Q = (sR - zG) / r, R the point whose x is 5.
+  const jwk = {
+    kty: "EC",
+    crv: "P-256",
+    x: "vsPqmli2zCdIc82ufmCfkXhxm7sC2fsTZN3NhhGR2eo",
+    y: "5PL2Yc3u9X9EbSEIB9jmsdnpTslJCAleZlNOzPe3d08",
+  };
+  const key = createPublicKey({ key: jwk, format: "jwk" });
+  const signature = Buffer.alloc(64);
+  signature[31] = 5;
+  signature[63] = 1;
+  const bytes = Buffer.from("what was signed");
+  assert.ok(verify("sha256", bytes, { key, ...P1363 }, signature));
+  assert.ok(verifyEs256(key, bytes, signature));
+});
+
+test("a signature stays what it was when the next one is made", () => {
+  const first = signEs256(privateKey, Buffer.from("first"));
+  const second = signEs256(privateKey, Buffer.from("second"));
+  assert.ok(verifyEs256(publicKey, Buffer.from("first"), first));
+  assert.ok(verifyEs256(publicKey, Buffer.from("second"), second));
+});
+
+test("a key of another kind is refused when it comes in, and signs nothing if it got past that", () => {
+  const others: readonly KeyObject[] = [
+    generateKeyPairSync("ec", { namedCurve: "P-384" }).privateKey,
+    generateKeyPairSync("ec", { namedCurve: "P-521" }).privateKey,
+    generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey,
+  ];
+  for (const key of others) {
+    assert.throws(() => requireP256(key), /none for ES256/);
+    assert.throws(() => signEs256(key, Buffer.from("what was signed")));
+  }
+  assert.throws(() => requireP256(generateKeyPairSync("ed25519").publicKey), /none for ES256/);
+  assert.equal(requireP256(privateKey), privateKey);
+  assert.equal(requireP256(publicKey), publicKey);
 });
 
 test("any other signature is refused as node:crypto refuses it, and none throws", () => {

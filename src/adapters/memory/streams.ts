@@ -148,7 +148,7 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
   const reader = (
     waited: readonly Stream[],
     onError: (error: unknown) => void,
-    round: () => Promise<number>,
+    round: (signal: AbortSignal) => Promise<number>,
     onClose: () => void,
   ): Subscription => {
     const abort = new AbortController();
@@ -157,7 +157,7 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
       while (!abort.signal.aborted) {
         try {
           const ends = waited.map((stream) => stream.last);
-          const wait_ms = await round();
+          const wait_ms = await round(abort.signal);
           polled_at = performance.now();
           // What was appended while the round ended woke nobody: look again at once.
           const quiet = waited.every((stream, i) => stream.last === ends[i]);
@@ -272,7 +272,7 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
     return reader(
       [stream],
       given.onError,
-      async () => {
+      async (signal) => {
         const now_ms = clock.monotonic_ms();
         const batch = take(now_ms);
         if (batch.length === 0) return group.pending.size > 0 ? RETRY_MS : BLOCK_MS;
@@ -284,6 +284,8 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
         retry_at_ms = now_ms + RETRY_MS;
         const done = await given.onEntries(entries);
         await acknowledge(stream, group, done);
+        const rest_ms = given.rest_ms?.() ?? 0;
+        if (rest_ms > 0) await pause(rest_ms, undefined, { signal }).catch(() => undefined);
         return done.length < entries.length ? RETRY_MS : 0;
       },
       () => undefined,

@@ -32,6 +32,13 @@ const FILE = /^(\d{4})_[a-z0-9_]+\.sql$/;
 const LOCK = 0x6361_7261_63;
 const WAIT_MS = 120_000;
 const POLL_MS = 100;
+/**
+ * How long a file waits for a table that a session of another's holds. While it waits, everybody who comes behind it waits
+ * too: so not for long, and then again.
+ */
+const LOCK_TIMEOUT = "2s";
+const LOCK_NOT_AVAILABLE = "55P03";
+const LOCK_PAUSE_MS = 1_000;
 const PLACE = "the database";
 
 /** The migrations that this build has, in order: 1, 2, 3, … without a gap. */
@@ -111,12 +118,15 @@ const tryLock = async (tx: Transaction): Promise<boolean> => {
   return row?.held === true;
 };
 
-type Round = { readonly busy: true } | { readonly busy: false; readonly applied: Migration | undefined };
+/** `busy`: another process migrates, or another session holds a table that the next file changes. */
+type Round =
+  | { readonly busy: "migrating" | "held" }
+  | { readonly busy: false; readonly applied: Migration | undefined };
 
 /** Applies the next file, if there is one, with its row, in one transaction. */
 const applyNext = (sql: Sql, migrations: readonly Migration[], place: string): Promise<Round> =>
   sql.begin(async (tx): Promise<Round> => {
-    if (!(await tryLock(tx))) return { busy: true };
+    if (!(await tryLock(tx))) return { busy: "migrating" };
     await tx`
       create table if not exists schema_migrations (
         version    integer primary key,
@@ -128,10 +138,14 @@ const applyNext = (sql: Sql, migrations: readonly Migration[], place: string): P
     agree(migrations, applied, place);
     const next = migrations[applied.length];
     if (next === undefined) return { busy: false, applied: undefined };
+    await tx.unsafe(`set local lock_timeout = '${LOCK_TIMEOUT}'`);
     await tx.unsafe(next.text).simple();
     await tx`insert into schema_migrations (version, name, sha256) values (${next.version}, ${next.name}, ${next.sha256})`;
     return { busy: false, applied: next };
   }) as Promise<Round>;
+
+const isHeld = (error: unknown): boolean =>
+  error instanceof Error && "code" in error && error.code === LOCK_NOT_AVAILABLE;
 
 /**
  * Brings the schema to this build's version. Any number of processes may do so at once: they take turns, file by file.
@@ -142,15 +156,22 @@ export const migrate = async (db: Database, options: MigrateOptions = {}): Promi
   const until = performance.now() + (options.wait_ms ?? WAIT_MS);
   const applied: string[] = [];
   for (;;) {
-    const round = await applyNext(db.sql, migrations, options.place ?? PLACE);
-    if (!round.busy) {
+    const round = await applyNext(db.sql, migrations, options.place ?? PLACE).catch((error: unknown): Round => {
+      if (isHeld(error)) return { busy: "held" };
+      throw error;
+    });
+    if (round.busy === false) {
       if (round.applied === undefined) return { applied, version: migrations.length };
       applied.push(round.applied.name);
       continue;
     }
     if (performance.now() > until) {
-      throw new StartupFault("another process has been migrating this database for too long: see what it waits for");
+      throw new StartupFault(
+        round.busy === "held"
+          ? "another session has been holding a table that the next migration changes: end it (see pg_stat_activity), and migrate again"
+          : "another process has been migrating this database for too long: see what it waits for",
+      );
     }
-    await pause(POLL_MS);
+    await pause(round.busy === "held" ? LOCK_PAUSE_MS : POLL_MS);
   }
 };

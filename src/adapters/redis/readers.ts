@@ -29,7 +29,10 @@ const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 1000;
 const CLOSE_LIMIT_MS = 2000;
 
-type Flush = (add: (pipeline: ReturnType<Client["pipeline"]>) => void) => Promise<unknown[]>;
+type Add = (pipeline: ReturnType<Client["pipeline"]>) => void;
+type Flush = (add: Add) => Promise<unknown[]>;
+/** What a round works with. `block`: a flush that waits for entries; while it does, nothing is in hand. */
+type Round = { readonly flush: Flush; readonly block: Flush; readonly rest: (ms: number) => Promise<void> };
 type Results = readonly [error: Error | null, value: unknown][];
 type StreamReply = [stream: string, entries: RawEntry[]][] | null;
 
@@ -46,12 +49,13 @@ const reader = (
   context: ReaderContext,
   label: RedisConnection,
   onError: (error: unknown) => void,
-  round: (flush: Flush, failed: boolean) => Promise<void>,
+  round: (using: Round, failed: boolean) => Promise<void>,
   onClose: () => Promise<void>,
 ): Subscription => {
   const client = connect({ ...context, label, timeout_ms: BLOCK_MS + context.command_timeout_ms });
   const abort = new AbortController();
   let polled_at: number | undefined;
+  let blocked = false;
 
   /** Sends one pipeline; the values of its commands, or the first error among them. */
   const flush: Flush = async (add) => {
@@ -66,12 +70,28 @@ const reader = (
     return results.map(([, value]) => value);
   };
 
+  const block: Flush = async (add) => {
+    if (abort.signal.aborted) throw new Unavailable("Redis", new Error("the reader is closed"));
+    blocked = true;
+    try {
+      return await flush(add);
+    } finally {
+      blocked = false;
+    }
+  };
+
+  const rest = (ms: number): Promise<void> =>
+    pause(ms, undefined, { signal: abort.signal }).then(
+      () => undefined,
+      () => undefined,
+    );
+
   const run = async (): Promise<void> => {
     let wait_ms = 0;
     await firstReady(client, context.command_timeout_ms);
     while (!abort.signal.aborted) {
       try {
-        await round(flush, wait_ms > 0);
+        await round({ flush, block, rest }, wait_ms > 0);
         wait_ms = 0;
       } catch (error) {
         if (abort.signal.aborted) return;
@@ -88,8 +108,9 @@ const reader = (
     async close() {
       if (abort.signal.aborted) return;
       abort.abort();
+      if (blocked) client.disconnect();
+      await within(CLOSE_LIMIT_MS, running); // what is in hand is finished and acknowledged, or it would come again
       client.disconnect();
-      await within(CLOSE_LIMIT_MS, running);
       await onClose().catch(() => undefined); // the sweep does it, where the server can't be reached
     },
   };
@@ -145,11 +166,11 @@ export const readBroadcast = (commands: Commands, context: ReaderContext, option
     context,
     "broadcast",
     options.onError,
-    async (flush, failed) => {
+    async ({ flush, block }, failed) => {
       if (failed) placed = false;
       if (!placed) await place(flush);
       await renew(flush);
-      const [time, reply] = (await flush((pipeline) => {
+      const [time, reply] = (await block((pipeline) => {
         pipeline.time();
         // NOACK: see above. Nothing is lost by it, since `places` moves on only behind the handler.
         pipeline.call(
@@ -196,7 +217,7 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
   let claimed_ms = performance.now();
 
   const deliver = async (
-    flush: Flush,
+    { flush, rest }: Round,
     entries: readonly (Entry & { readonly deliveries: number })[],
   ): Promise<void> => {
     let done: readonly string[] = [];
@@ -206,10 +227,13 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
       if (done.length < entries.length) walk_again_ms = performance.now() + RETRY_MAX_MS;
     }
     if (done.length > 0) await flush((pipeline) => pipeline.xack(stream, group, ...done));
+    const rest_ms = options.rest_ms?.() ?? 0;
+    if (rest_ms > 0) await rest(rest_ms);
   };
 
   /** With how often each was delivered, which only XPENDING tells. Ids whose entry is gone are acknowledged. */
-  const redeliver = async (flush: Flush, raw: readonly RawEntry[]): Promise<void> => {
+  const redeliver = async (using: Round, raw: readonly RawEntry[]): Promise<void> => {
+    const { flush } = using;
     const gone = raw.filter(([, fields]) => fields === null).map(([id]) => id);
     if (gone.length > 0) await flush((pipeline) => pipeline.xack(stream, group, ...gone));
     const entries = entriesOf(raw);
@@ -221,7 +245,7 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
     })) as [[string, string, number, number][]];
     const deliveries = new Map(pending.map(([id, , , times]) => [id, times]));
     await deliver(
-      flush,
+      using,
       entries.map((entry) => ({ ...entry, deliveries: deliveries.get(entry.id) ?? 1 })),
     );
   };
@@ -230,7 +254,8 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
     context,
     "group",
     options.onError,
-    async (flush, failed) => {
+    async (using, failed) => {
+      const { flush } = using;
       if (failed) {
         placed = false;
         walk = "0-0"; // an answer or an acknowledgement may have been lost on its way
@@ -256,7 +281,7 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
         })) as [StreamReply];
         const raw = reply?.[0]?.[1] ?? [];
         walk = raw.at(-1)?.[0];
-        if (raw.length > 0) await redeliver(flush, raw);
+        if (raw.length > 0) await redeliver(using, raw);
         return;
       }
       if (now_ms - claimed_ms >= Math.min(options.claim_after_ms, 5000)) {
@@ -265,11 +290,11 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
         })) as [[string, RawEntry[]]];
         const raw = reply[1].filter(([, fields]) => fields !== null);
         if (raw.length < count) claimed_ms = now_ms;
-        if (raw.length > 0) await redeliver(flush, raw);
+        if (raw.length > 0) await redeliver(using, raw);
         return;
       }
       const block_ms = Math.max(1, Math.min(BLOCK_MS, Math.ceil(walk_again_ms - now_ms)));
-      const [reply] = (await flush((pipeline) => {
+      const [reply] = (await using.block((pipeline) => {
         pipeline.call(
           "XREADGROUP",
           "GROUP",
@@ -287,7 +312,7 @@ export const readGroup = (commands: Commands, context: ReaderContext, options: G
       const entries = entriesOf(reply?.[0]?.[1] ?? []);
       if (entries.length > 0)
         await deliver(
-          flush,
+          using,
           entries.map((entry) => ({ ...entry, deliveries: 1 })),
         );
     },

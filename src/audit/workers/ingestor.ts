@@ -15,15 +15,13 @@ import type { Ingest, Ingested, Rejected } from "../ingest.ts";
 /** Stream entries read at once: a lone event each at a low rate, up to 256 events each at a high one. */
 const ENTRIES_AT_ONCE = 64;
 /**
- * After a call with fewer events the next one lingers for more, unless entries wait already: a full transaction in that
- * time is no backlog. A transaction costs about as much for one event as for twenty, and in one process that time is the
- * Gateway's. While events come in numbers it lingers longer: they fill transactions, and whoever reads the ledger beside
- * thousands of calls a second does not see a fifth of a second.
+ * Behind a call with fewer events the next ones are given time to gather, unless entries wait already: a full transaction in
+ * that time is no backlog. A transaction costs about as much for one event as for twenty, and in one process that time is
+ * the Gateway's. Not longer: what gathers in 200 ms makes the database busy for as long as a caller notices.
  */
-const LINGER_BELOW_EVENTS = 512;
-const LINGER_MS = 50;
-const BUSY_EVENTS = 64;
-const BUSY_LINGER_MS = 200;
+const FULL_EVENTS = 512;
+const REST_MS = 50;
+
 const RETRY_FIRST_MS = 100;
 const RETRY_MOST_MS = 2_000;
 
@@ -67,6 +65,7 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
   const draining = new AbortController();
   let outage: string | undefined;
   let level_ms = clock.now_ms();
+  let rest_ms = 0;
 
   const untilKept = async (events: readonly AuditEvent[]): Promise<Ingested> => {
     for (let wait_ms = RETRY_FIRST_MS; ; wait_ms = Math.min(wait_ms * 2, RETRY_MOST_MS)) {
@@ -108,9 +107,7 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
     await bury(result.rejected);
     options.onIngested(result);
     level_ms = Math.max(level_ms, Math.min(newestOf(events), clock.now_ms()));
-    if (more || events.length >= LINGER_BELOW_EVENTS) return;
-    const linger_ms = events.length < BUSY_EVENTS ? LINGER_MS : BUSY_LINGER_MS;
-    await pause(linger_ms, undefined, { signal: draining.signal }).catch(() => {});
+    rest_ms = more || events.length >= FULL_EVENTS ? 0 : REST_MS;
   };
 
   const consumer = createAuditConsumer({
@@ -120,6 +117,7 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
     max_deliveries: options.max_deliveries,
     count: ENTRIES_AT_ONCE,
     handle,
+    rest_ms: () => rest_ms,
     isOutage: () => true, // what is wrong with an event is found and set apart within `ingest`
     log,
     onDead: options.onDead,
