@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
-import { type Dispatcher, Pool } from "undici";
+import { Pool } from "undici";
 import { migrate } from "../../src/adapters/postgres/migrate.ts";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { type Commands, createCommands } from "../../src/adapters/redis/connection.ts";
@@ -16,6 +16,7 @@ import { createLog } from "../../src/kernel/log.ts";
 import { entriesOf } from "../../src/streams/audit-entry.ts";
 import { createDecisions } from "./floor-decision.ts";
 import type { FloorLedger } from "./floor-ledger.ts";
+import { forward, HOP_BY_HOP, passable } from "./forward.ts";
 import { answer, partOptions } from "./parts.ts";
 
 /** `database_url`: is migrated. `redis_url`: a server of its own, without a stream of events. */
@@ -76,19 +77,8 @@ const createTicks = (commands: Commands, ring: Keyring): Ticks => {
   };
 };
 
-const HOP_BY_HOP = new Set(["connection", "keep-alive", "transfer-encoding", "host"]);
-
 /** What of a call is not the upstream's: its hop's own headers, and the caller's token. */
-const OURS = new Set([...HOP_BY_HOP, "authorization"]);
-
-const passable = (raw: readonly (string | Buffer)[], left_out: ReadonlySet<string>): string[] => {
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < raw.length; i += 2) {
-    const name = String(raw[i]);
-    if (!left_out.has(name.toLowerCase())) kept.push(name, String(raw[i + 1]));
-  }
-  return kept;
-};
+const OURS: ReadonlySet<string> = new Set([...HOP_BY_HOP, "authorization"]);
 
 const bringUp = async (database_url: string): Promise<void> => {
   const db = createPostgres({ url: database_url, name: "floor", max: 1 });
@@ -122,51 +112,13 @@ export const run = async (): Promise<void> => {
   const pool = new Pool(upstream_url, { connections: 256, pipelining: 1 });
 
   const server = createServer({ keepAliveTimeout: 65_000 }, (request, response) => {
-    const has_body =
-      request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined;
-    let ended = false;
-    let abort = (): void => undefined;
-    response.once("close", () => {
-      if (!ended) abort();
-    });
     const allowed = decisions.allow();
     ticks.append(allowed.form, () => {
       if (response.destroyed) return;
       const headers = passable(request.rawHeaders, OURS);
       headers.push("authorization", `Bearer ${decisions.sign(allowed)}`);
-      let status = 0;
-      let bytes = 0;
-      pool.dispatch(
-        {
-          method: request.method as Dispatcher.HttpMethod,
-          path: request.url ?? "/",
-          headers,
-          body: has_body ? request : null,
-        },
-        {
-          onConnect(cancel) {
-            abort = cancel;
-          },
-          onHeaders(code, raw, resume) {
-            status = code;
-            response.writeHead(code, passable(raw, HOP_BY_HOP));
-            response.on("drain", resume);
-            return true;
-          },
-          onData(chunk) {
-            bytes += chunk.length;
-            return response.write(chunk);
-          },
-          onComplete() {
-            ended = true;
-            response.end();
-            ticks.record(decisions.outcome(allowed, status, bytes));
-          },
-          onError() {
-            ended = true;
-            response.destroy();
-          },
-        },
+      forward(pool, request, response, headers, (status, bytes) =>
+        ticks.record(decisions.outcome(allowed, status, bytes)),
       );
     });
   });
