@@ -116,7 +116,10 @@ export const knownIds = async (tx: Transaction, ids: readonly string[]): Promise
 /** The server read other rows than it was given. Nothing of them is kept. */
 export class MisreadRows extends Error {}
 
-/** The rows as one text, which the server will split into as many. A loop of a function that stays: the batch's own closures would be compiled anew all the time. */
+/**
+ * The rows as one text, which the server will split into as many. A loop of a function that stays: the batch's own closures
+ * would be compiled anew all the time.
+ */
 const textOf = (rows: readonly string[], places: readonly Place[], { row: between, value: mark }: Marks): string => {
   const texts: string[] = [];
   for (let at = 0; at < rows.length; at += 1) {

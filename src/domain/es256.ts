@@ -51,7 +51,7 @@ const toDer = (signature: Uint8Array): Buffer => {
   return out.subarray(0, end);
 };
 
-/** The same key. Throws where it is not of P-256: asked once when a key comes in, so that no other gets to the functions below. */
+/** The same key. Throws where it is none of P-256: asked once when a key comes in, so that no other gets to those below. */
 export const requireP256 = (key: KeyObject): KeyObject => {
   if (key.asymmetricKeyDetails?.namedCurve !== "prime256v1") throw new Error("the key is none for ES256");
   return key;
