@@ -17,7 +17,7 @@ const ENTRIES_AT_ONCE = 64;
 /**
  * Behind a call with fewer events the next ones are given time to gather, unless entries wait already: a full transaction in
  * that time is no backlog. A transaction costs about as much for one event as for twenty, and in one process that time is
- * the Gateway's. Not longer: what gathers in 200 ms makes the database busy for as long as a caller notices.
+ * the Gateway's. Not longer: some hundred events keep the database busy for ten milliseconds, beside the calls.
  */
 const FULL_EVENTS = 512;
 const REST_MS = 50;
