@@ -280,22 +280,15 @@ const run = async (options: Options): Promise<void> => {
     const upstream_url = `http://127.0.0.1:${port}`;
     const proxy = kept(startOwnPart("bare-proxy", { upstream_url }));
     const { port: proxy_port } = await proxy.next<{ readonly port: number }>(PART_MS);
-    const databaseFor = async (name: string): Promise<string> => {
-      const admin = createPostgres({ url: urlOf("postgres"), name: "bench", max: 1 });
-      await admin.sql.unsafe(`create database ${name}`).finally(() => admin.close());
-      return urlOf(name);
-    };
     const redis_pids: Record<string, number> = {};
-    const redisFor = async (name: string): Promise<string> => {
+    const sharedBy = async (name: string): Promise<Shared> => {
+      const database = `${name}_layout`;
+      const admin = createPostgres({ url: urlOf("postgres"), name: "bench", max: 1 });
+      await admin.sql.unsafe(`create database ${database}`).finally(() => admin.close());
       const redis = kept(await startRedisServer({ appendonly: true, appendfsync: "everysec" }));
       redis_pids[name] = redis.pid();
-      return `redis://127.0.0.1:${redis.port}`;
+      return { database_url: urlOf(database), redis_url: `redis://127.0.0.1:${redis.port}`, upstream_url };
     };
-    const sharedBy = async (name: string): Promise<Shared> => ({
-      database_url: await databaseFor(`${name}_layout`),
-      redis_url: await redisFor(name),
-      upstream_url,
-    });
     const floor = kept(startOwnPart("floor", await sharedBy("floor"), MEMORY_FLAGS));
     const { port: floor_port } = await floor.next<{ readonly port: number }>(PART_MS);
     if (options.profile_dir !== undefined) mkdirSync(options.profile_dir, { recursive: true });

@@ -7,6 +7,7 @@ import type { AuditEvent } from "../../src/domain/audit-event.ts";
 import { type Evaluation, policyInputText } from "../../src/domain/policy.ts";
 import { issuerOf, signPayload } from "../../src/domain/token.ts";
 import { newTraceparent } from "../../src/gateway/trace.ts";
+import { isoText } from "../../src/kernel/clock.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { constant } from "../../src/kernel/json-text.ts";
 import type { Log } from "../../src/kernel/log.ts";
@@ -44,17 +45,6 @@ export type Decisions = {
 const isAllow = (evaluation: Evaluation): boolean =>
   evaluation.status === "result" &&
   (evaluation.result as { readonly decision?: unknown } | undefined)?.decision === "allow";
-
-/** The time's text: calls of one tick share their millisecond, and making a date costs more than the rest of an event. */
-let text_ms = -1;
-let text = "";
-const timeText = (ms: number): string => {
-  if (ms !== text_ms) {
-    text = new Date(ms).toISOString();
-    text_ms = ms;
-  }
-  return text;
-};
 
 const newSigner = (): { readonly key: KeyObject; readonly kid: string } => ({
   key: generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey,
@@ -137,7 +127,7 @@ export const createDecisions = async (zone_id: string, producer: string, log: Lo
       determining_policies_json: judged ? '["demo"]' : null,
       diagnostics_json: judged ? "[]" : null,
       metadata_json: event.metadata_json,
-      occurred_at: timeText(now_ms),
+      occurred_at: isoText(now_ms),
     });
   };
 

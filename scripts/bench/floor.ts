@@ -17,10 +17,8 @@ import { entriesOf } from "../../src/streams/audit-entry.ts";
 import { createDecisions } from "./floor-decision.ts";
 import type { FloorLedger } from "./floor-ledger.ts";
 import { forward, HOP_BY_HOP, passable } from "./forward.ts";
+import type { Shared } from "./instance.ts";
 import { answer, partOptions } from "./parts.ts";
-
-/** `database_url`: is migrated. `redis_url`: a server of its own, without a stream of events. */
-export type Floor = { readonly upstream_url: string; readonly database_url: string; readonly redis_url: string };
 
 /** `.ts` as it is, `.js` when built: the compiler leaves such a URL alone. */
 const LEDGER = new URL(`./floor-ledger${extname(import.meta.url)}`, import.meta.url);
@@ -96,10 +94,10 @@ const startLedger = (options: FloorLedger): void => {
  * in the cheapest way that the program has for it. One policy evaluation, one signature, two chained rows of the ledger,
  * the first of them durable before the call goes on. Nothing is verified, looked up or refused. What is between the bare
  * proxy and this is the price of protection; what is between this and the Gateway is ours. Says its port, and the
- * `audit_key` (hex) under which its rows can be verified.
+ * `audit_key` (hex) under which its rows can be verified. Its database is migrated, and its Redis is nobody else's.
  */
 export const run = async (): Promise<void> => {
-  const { upstream_url, database_url, redis_url } = partOptions<Floor>();
+  const { upstream_url, database_url, redis_url } = partOptions<Shared>();
   const log = createLog({ level: "warn", destination: process.stderr }); // standard output is for answers
   const [stream_key, audit_key] = [randomBytes(32), randomBytes(32)];
   const zone_id = uuidv7();

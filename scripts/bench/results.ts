@@ -96,7 +96,7 @@ export const ratiosOf = (results: Results): Record<string, number> => {
     const ways = throughput?.[load];
     if (ways === undefined) continue;
     for (const way of ["floor", "all", "split"] as const) ratios[`${way}_to_proxy_${load}`] = ways[way].of_proxy.median;
-    ratios[`all_to_floor_${load}`] = ways.all.of_proxy.median / ways.floor.of_proxy.median;
+    ratios[`all_to_floor_${load}`] = ratiosOfRounds(ways.all.calls.runs, ways.floor.calls.runs).median;
   }
   if (exchange !== undefined) {
     ratios["exchange_in_process_to_signing"] = exchange.in_process_of_signing.median;

@@ -74,3 +74,5 @@ export const isForeignKeyViolation: (error: unknown, constraint?: string) => boo
 export const isCheckViolation: (error: unknown, constraint?: string) => boolean = violates("23514");
 /** Whether two transactions got in each other's way (a deadlock, a serialisation failure): the same again may pass. */
 export const isConflict = (error: unknown): boolean => /^(40001|40P01)$/.test(codeOf(error) ?? "");
+/** Whether another session holds what was to be locked, for longer than `lock_timeout`: the same again may pass. */
+export const isHeld = (error: unknown): boolean => codeOf(error) === "55P03";

@@ -1,7 +1,7 @@
 import { STREAMS } from "../contracts/streams.ts";
 import type { AuditDraft, AuditEvent, AuditWriter } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
-import type { Clock } from "../kernel/clock.ts";
+import { type Clock, isoText } from "../kernel/clock.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import type { Log } from "../kernel/log.ts";
 import { type Service, within, worker } from "../kernel/service.ts";
@@ -43,17 +43,6 @@ type Queued = {
   readonly settle: Settle | undefined;
 };
 
-/** The time's text. Events of one tick share their millisecond, and making a date costs more than the rest of them. */
-let text_ms = -1;
-let text = "";
-const timeText = (ms: number): string => {
-  if (ms !== text_ms) {
-    text = new Date(ms).toISOString();
-    text_ms = ms;
-  }
-  return text;
-};
-
 const complete = ({ draft, id, now_ms }: Queued, producer: string, producer_seq: number): AuditEvent => ({
   id,
   zone_id: draft.zone_id,
@@ -75,7 +64,7 @@ const complete = ({ draft, id, now_ms }: Queued, producer: string, producer_seq:
   determining_policies_json: draft.determining_policies_json ?? null,
   diagnostics_json: draft.diagnostics_json ?? null,
   metadata_json: draft.metadata_json ?? null,
-  occurred_at: timeText(now_ms),
+  occurred_at: isoText(now_ms),
 });
 
 /** What was to be allowed and was then refused, because it could not be written down in time. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { packageRoot } from "../../kernel/package-root.ts";
 import { StartupFault } from "../../kernel/problem.ts";
-import type { Database, Queryable, Sql, Transaction } from "../../ports/database.ts";
+import { type Database, isHeld, type Queryable, type Sql, type Transaction } from "../../ports/database.ts";
 
 /** One file of `migrations/`. */
 export type Migration = {
@@ -37,7 +37,6 @@ const POLL_MS = 100;
  * too: so not for long, and then again.
  */
 const LOCK_TIMEOUT = "2s";
-const LOCK_NOT_AVAILABLE = "55P03";
 const LOCK_PAUSE_MS = 1_000;
 const PLACE = "the database";
 
@@ -143,9 +142,6 @@ const applyNext = (sql: Sql, migrations: readonly Migration[], place: string): P
     await tx`insert into schema_migrations (version, name, sha256) values (${next.version}, ${next.name}, ${next.sha256})`;
     return { busy: false, applied: next };
   }) as Promise<Round>;
-
-const isHeld = (error: unknown): boolean =>
-  error instanceof Error && "code" in error && error.code === LOCK_NOT_AVAILABLE;
 
 /**
  * Brings the schema to this build's version. Any number of processes may do so at once: they take turns, file by file.

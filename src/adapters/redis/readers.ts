@@ -29,8 +29,7 @@ const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 1000;
 const CLOSE_LIMIT_MS = 2000;
 
-type Add = (pipeline: ReturnType<Client["pipeline"]>) => void;
-type Flush = (add: Add) => Promise<unknown[]>;
+type Flush = (add: (pipeline: ReturnType<Client["pipeline"]>) => void) => Promise<unknown[]>;
 /** What a round works with. `block`: a flush that waits for entries; while it does, nothing is in hand. */
 type Round = { readonly flush: Flush; readonly block: Flush; readonly rest: (ms: number) => Promise<void> };
 type Results = readonly [error: Error | null, value: unknown][];
