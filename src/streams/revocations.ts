@@ -113,10 +113,18 @@ export const createRevocations = (options: RevocationsOptions): RevocationServic
     ...(options.onAnomaly === undefined ? {} : { onAnomaly: options.onAnomaly }),
   });
 
+  const began = { wall_ms: clock.now_ms(), monotonic_ms: clock.monotonic_ms() };
+  /**
+   * The time to forget by: whichever is less of the wall clock and of the time that passed since the start. A wall clock
+   * that is set forward would forget marks whose tokens are taken again once it is set back.
+   */
+  const forgetting_ms = (): number =>
+    Math.min(clock.now_ms(), began.wall_ms + clock.monotonic_ms() - began.monotonic_ms);
+
   const sweeper = worker({
     name: "revocation sweep",
     every_ms: SWEEP_EVERY_MS,
-    tick: async () => marks.sweep(clock.now_ms() / 1000, SWEEP_COUNT),
+    tick: async () => marks.sweep(forgetting_ms() / 1000, SWEEP_COUNT),
     onError: (error) => log.error({ error }, "expired revocations can't be forgotten"),
   });
 

@@ -215,6 +215,39 @@ describe("the Redis adapter", () => {
     assert.equal(await redis.marks.once("jti", "later", Date.now() + 1000, Date.now() + 60_000), "marked");
   });
 
+  it("keeps a mark for all of its id's life, however far the server's clock is ahead", async () => {
+    const redis = connected();
+    const client = admin();
+    await redis.marks.prime();
+    await client.hset("caracal:marks:epoch", "since_ms", 0); // so that a time an hour ago is not lost, as by that clock
+    const issued_ms = Date.now() - 3_600_000;
+    assert.equal(await redis.marks.once("jti", "ahead", issued_ms, issued_ms + 300_000), "marked");
+    const left_ms = await client.pttl("caracal:mark:jti:ahead");
+    assert.ok(left_ms > 400_000 && left_ms <= 420_000, String(left_ms));
+  });
+
+  it("tells a store of marks that fails from an id that was used: it rejects with Unavailable", async () => {
+    const redis = connected();
+    const client = admin();
+    await redis.marks.prime();
+    assert.equal(await redis.marks.once("jti", "failing", Date.now() + 50, Date.now() + 60_000), "marked");
+    const faults = [
+      async () => client.set("caracal:marks:epoch", "no hash"),
+      async () => client.config("SET", "maxmemory", "1"),
+      async () => server.stop(),
+    ];
+    for (const fault of faults) {
+      await fault();
+      const { error } = await timed(redis.marks.once("jti", "another", Date.now() + 50, Date.now() + 60_000));
+      assert.ok(error instanceof Unavailable && error.part === "Redis", String(error));
+      if (fault !== faults[2]) {
+        await client.config("SET", "maxmemory", "0");
+        await client.del("caracal:marks:epoch");
+      }
+    }
+    await server.start();
+  });
+
   it("refuses ids from before a flush", async () => {
     const redis = connected();
     await redis.marks.prime();

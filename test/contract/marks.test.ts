@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createMemory } from "../../src/adapters/memory/index.ts";
 import { after, before, describe, it } from "node:test";
 import { type Backend, BACKENDS } from "./backends.ts";
 
@@ -75,3 +76,19 @@ for (const [name, start] of Object.entries(BACKENDS)) {
     });
   });
 }
+
+it("keeps marks in memory for as long as they are to be kept, however the wall clock is set", async () => {
+  const began_ms = Date.now();
+  let wall_ms = began_ms;
+  let passed_ms = 0;
+  const { marks } = await createMemory({ clock: { now_ms: () => wall_ms, monotonic_ms: () => passed_ms } });
+  const once = () => marks.once("jti", "a", began_ms, began_ms + LIFE_MS);
+  assert.equal(await once(), "marked");
+  for (const jump_ms of [3_600_000, -3_600_000]) {
+    wall_ms = began_ms + jump_ms;
+    for (let i = 0; i < 8; i += 1) await marks.once("jti", `${jump_ms} ${i}`, wall_ms + 3_600_000, wall_ms + 3_601_000);
+    assert.equal(await once(), "seen");
+  }
+  passed_ms += LIFE_MS + 120_000;
+  assert.equal(await once(), "marked");
+});

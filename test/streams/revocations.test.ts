@@ -321,6 +321,28 @@ for (const [name, start] of Object.entries(BACKENDS)) {
       assert.ok(revoked(service, "long"));
     });
 
+    it("forgets no mark before its time when the wall clock is set an hour forward, or back", async () => {
+      for (const [first_ms, then_ms] of [
+        [0, 3_600_000],
+        [3_600_000, 0],
+      ] as const) {
+        let offset_ms = first_ms;
+        const truth = createTruth(streams);
+        truth.commit("revoke", "z1", "minutes", Date.now() / 1000 + 600);
+        truth.commit("revoke", "z1", "long");
+        const { service } = await follow(truth, {
+          now_ms: () => Date.now() + offset_ms,
+          monotonic_ms: () => performance.now(),
+        });
+        offset_ms = then_ms;
+        await eventually(() => assert.equal(service.size, 2));
+        await truth.send(truth.commit("revoke", "z1", "past", Date.now() / 1000 - 1));
+        await eventually(() => assert.ok(revoked(service, "past")));
+        await eventually(() => assert.ok(!revoked(service, "past")), { timeout_ms: 5000 }); // a sweep looked at all of them
+        assert.ok(revoked(service, "minutes"), `from ${first_ms} to ${then_ms}`);
+      }
+    });
+
     it("tries a snapshot again that can't be had", async () => {
       const truth = createTruth(streams);
       truth.commit("revoke", "z1", "s1");

@@ -22,11 +22,10 @@ end
 `;
 
 /**
- * KEYS: epoch, then marks. ARGV: for each mark issued_ms and forget_ms. Returns a letter for each: m(arked), s(een),
- * l(ost). A restart or a fail-over changes master_replid, and an empty server has no epoch: in both cases marks may be
- * gone, and what was issued before can't be told from what was used. A mark stays for two minutes at the least, so that a
- * server whose clock is ahead does not forget it while its token is still taken. One look at the epoch serves all marks of a call:
- * nothing comes between them.
+ * KEYS: epoch, then marks. ARGV: for each mark issued_ms, and for how many milliseconds it is kept. Returns a letter for
+ * each: m(arked), s(een), l(ost). A restart or a fail-over changes master_replid, and an empty server has no epoch: in
+ * both cases marks may be gone, and what was issued before can't be told from what was used. One look at the epoch serves
+ * all marks of a call: nothing comes between them.
  */
 const ONCE = `${EPOCH}
 local told = {}
@@ -35,8 +34,7 @@ for i = 2, #KEYS do
   if issued < since then
     told[i - 1] = redis.call('EXISTS', KEYS[i]) == 1 and 's' or 'l'
   else
-    local keep = math.ceil(math.min(86400000, math.max(120000, tonumber(ARGV[2 * i - 2]) - now)))
-    told[i - 1] = redis.call('SET', KEYS[i], '1', 'PX', keep, 'NX') and 'm' or 's'
+    told[i - 1] = redis.call('SET', KEYS[i], '1', 'PX', ARGV[2 * i - 2], 'NX') and 'm' or 's'
   end
 end
 return table.concat(told)
