@@ -3,6 +3,7 @@ import {
   chainHmac,
   type Finding,
   GENESIS,
+  HEX_32,
   isUnkeepable,
   sha256Of,
   unkeepableField,
@@ -16,13 +17,14 @@ import {
   addFindings,
   addHoles,
   addMissingPoints,
+  blockedZones,
   type FilledHole,
   fillHoles,
+  freePlaces,
   holdsValueMark,
   inTransaction,
   keepEvents,
   knownIds,
-  lastRows,
   lockHeads,
   lockProducers,
   type Marks,
@@ -106,9 +108,15 @@ const isDataFault = (error: unknown): boolean => {
   return /^(22|23)/.test(state) || state === "54000";
 };
 
+/** Numbers without a row that a chain is given behind a place that it is taken to: it does not meet other rows soon. */
+const ROOM = 2 ** 32;
 /** No chain comes to here; what stands above was put there by another hand, and counting on from it would overflow. */
-const MAX_CHAIN_SEQ = 2 ** 52;
-const isMisplaced = (head: ZonePoint): boolean => head.chain_seq < 0 || head.chain_seq > MAX_CHAIN_SEQ;
+const MAX_CHAIN_SEQ = 2 ** 52 - ROOM;
+const isMisplaced = (head: ZonePoint): boolean =>
+  head.chain_seq < 0 || head.chain_seq > MAX_CHAIN_SEQ || !HEX_32.test(head.chain_hmac);
+
+/** A zone's head can't be set right: something else changes it, or every number has a row. */
+class Wedged extends Error {}
 
 const inBatches = (items: readonly Hashed[]): readonly (readonly Hashed[])[] => {
   const batches: Hashed[][] = [];
@@ -126,6 +134,9 @@ const inBatches = (items: readonly Hashed[]): readonly (readonly Hashed[])[] => 
   }
   return batches;
 };
+
+/** Whether a producer can have counted so far. What another hand put there is counted anew, and the holes show it. */
+const isCount = (last_seq: number): boolean => last_seq >= 0 && last_seq <= Number.MAX_SAFE_INTEGER;
 
 const NONE_KNOWN: ReadonlySet<string> = new Set();
 
@@ -186,7 +197,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     const numbers = numbersOf(items, points);
     const counts = points.map(({ producer, last_seq }) => ({
       producer,
-      ...countNumbers(last_seq, numbers.get(producer) ?? []),
+      ...countNumbers(isCount(last_seq) ? last_seq : 0, numbers.get(producer) ?? []),
     }));
     const holes = counts.flatMap((one): NumberRange[] =>
       one.holes.map((range) => ({ producer: one.producer, ...range })),
@@ -239,25 +250,30 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
 
   /**
    * A head that was set back stands where rows are, and one that was set to nonsense stands nowhere: the ledger would stop
-   * for this zone. It goes on behind the last row, and the finding stays.
+   * for this zone. It goes on behind the last row that has room behind it, and the finding stays.
    */
   const realign = async (zone_ids: readonly string[]): Promise<void> => {
     const findings = await inTransaction(db.sql, async (tx) => {
       const heads = await lockHeads(tx, zone_ids);
-      const last = new Map((await lastRows(tx, zone_ids, MAX_CHAIN_SEQ)).map((row) => [row.zone_id, row]));
+      const misplaced = heads.filter(isMisplaced);
+      const blocked = await blockedZones(
+        tx,
+        heads.filter((head) => !isMisplaced(head)),
+        ROOM,
+      );
+      // None: another ingestor was here before us.
+      const astray = [...misplaced, ...heads.filter((head) => blocked.has(head.zone_id))];
+      if (astray.length === 0) return [];
+      const astray_ids = astray.map((head) => head.zone_id);
+      const free = new Map((await freePlaces(tx, astray_ids, MAX_CHAIN_SEQ, ROOM)).map((row) => [row.zone_id, row]));
       const found: Finding[] = [];
-      for (const head of heads) {
-        const end = last.get(head.zone_id) ?? {
-          zone_id: head.zone_id,
-          chain_seq: 0,
-          chain_hmac: GENESIS,
-        };
-        if (end.chain_seq <= head.chain_seq && !isMisplaced(head)) continue; // another ingestor was here before us
-        await setHead(tx, end);
-        const detail = `the head stood at ${head.chain_seq}, and the last row is ${end.chain_seq}; the chain goes on behind it`;
-        found.push({ kind: "chain_break", zone_id: head.zone_id, chain_seq: end.chain_seq, detail });
+      for (const { zone_id, chain_seq } of astray) {
+        const place = free.get(zone_id) ?? { zone_id, chain_seq: 0, chain_hmac: GENESIS };
+        await setHead(tx, place);
+        const detail = `the head stood at ${chain_seq}, where the chain can't go on; it goes on behind row ${place.chain_seq}`;
+        found.push({ kind: "chain_break", zone_id, chain_seq: place.chain_seq, detail });
       }
-      if (found.length > 0) await addFindings(tx, found);
+      await addFindings(tx, found);
       return found;
     });
     if (findings.length > 0) onFindings(findings);
@@ -287,7 +303,25 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
         else await realign(zone_ids);
       }
     }
-    throw new Error("the ledger's heads are changed by another hand while events are chained");
+    throw new Wedged("the ledger's heads are changed by another hand while events are chained");
+  };
+
+  /**
+   * `items` of half of their zones, then those of the others, until the wedged zone stands alone: it stops no other. Each
+   * attempt at it left its finding; its events are set apart, and can be brought back when it is set right.
+   */
+  const keepByZones = async (items: readonly Hashed[]): Promise<Ingested> => {
+    const zone_ids = distinct(items, "zone_id");
+    const [only, second] = zone_ids;
+    if (only !== undefined && second === undefined) {
+      const reason = "the chain of its zone can't go on: its head is set to another place each time";
+      return { chained: 0, duplicates: 0, rejected: items.map(({ event }) => ({ event, reason })) };
+    }
+    const half = new Set(zone_ids.slice(0, zone_ids.length >> 1));
+    return sum([
+      await keepWhatCan(items.filter(({ event }) => half.has(event.zone_id))),
+      await keepWhatCan(items.filter(({ event }) => !half.has(event.zone_id))),
+    ]);
   };
 
   /** `keep`, halving a batch that the database refuses for its data until the culprits stand alone. */
@@ -298,6 +332,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
       if (committed.findings.length > 0) onFindings(committed.findings);
       return { chained: committed.chained, duplicates: committed.duplicates, rejected: [] };
     } catch (error) {
+      if (error instanceof Wedged) return keepByZones(items);
       if (!isDataFault(error)) throw error;
       const [only, second] = items;
       if (only !== undefined && second === undefined) {

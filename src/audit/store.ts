@@ -286,14 +286,40 @@ export const chainEnd = async (sql: Queryable, zone_id: string): Promise<ChainEn
   return endOf(rows[0] as EndRow);
 };
 
-/** The last row, up to number `to`, of each of these zones that has any. */
-export const lastRows = (sql: Queryable, zone_ids: readonly string[], to: number): Promise<readonly ZonePoint[]> =>
-  sql<ZonePoint[]>`
+/** Which of these heads have a row within `room` numbers behind them: the chain can't go on there. Under the heads' locks. */
+export const blockedZones = async (
+  tx: Transaction,
+  heads: readonly ZonePoint[],
+  room: number,
+): Promise<ReadonlySet<string>> => {
+  const rows = await tx<{ zone_id: string }[]>`
+    select h.zone_id from json_to_recordset(${list(heads)}::text::json) as h (zone_id text, chain_seq bigint)
+    where exists (
+      select from audit_events e
+      where e.zone_id = h.zone_id and e.chain_seq > h.chain_seq and e.chain_seq <= h.chain_seq + ${room}::bigint)`;
+  return new Set(rows.map((row) => row.zone_id));
+};
+
+/**
+ * The last row, up to number `to`, of each of these zones, that has no other within `room` numbers behind it. A zone that
+ * has none is left out. Rows are looked at from the last one on: the first fits, but where somebody filled the end of the numbers.
+ */
+export const freePlaces = (
+  tx: Transaction,
+  zone_ids: readonly string[],
+  to: number,
+  room: number,
+): Promise<readonly ZonePoint[]> =>
+  tx<ZonePoint[]>`
     select e.zone_id, e.chain_seq::float8 as chain_seq, e.chain_hmac
     from json_array_elements_text(${list(zone_ids)}::text::json) as z
     cross join lateral (
-      select zone_id, chain_seq, chain_hmac from audit_events where zone_id = z and chain_seq <= ${to}::bigint
-      order by chain_seq desc limit 1
+      select zone_id, chain_seq, chain_hmac from audit_events r
+      where r.zone_id = z and r.chain_seq >= 0 and r.chain_seq <= ${to}::bigint
+        and coalesce(
+          (select min(n.chain_seq) from audit_events n where n.zone_id = r.zone_id and n.chain_seq > r.chain_seq)
+            - r.chain_seq > ${room}::bigint, true)
+      order by r.chain_seq desc limit 1
     ) e`;
 
 /** Sets a head. Only where it was found behind the zone's rows, and under its lock. */

@@ -162,7 +162,7 @@ export type ChainWalk = {
   end(): readonly Finding[];
 };
 
-const HEX_32 = /^[0-9a-f]{64}$/;
+export const HEX_32 = /^[0-9a-f]{64}$/;
 const KEY_ID = /^[0-9a-f]{8}$/;
 
 const rows = (first: number | bigint | string, last: number | bigint | string): string =>

@@ -430,6 +430,9 @@ for (const { kind, open } of LEDGER_DATABASES) {
         (zone_id: string) => db.sql`delete from audit_heads where zone_id = ${zone_id}`,
         (zone_id: string) => db.sql`update audit_heads set chain_seq = -3 where zone_id = ${zone_id}`,
         (zone_id: string) => db.sql`update audit_heads set chain_seq = 9223372036854775807 where zone_id = ${zone_id}`,
+        (zone_id: string) => db.sql`update audit_heads set chain_seq = 4503599627370496 where zone_id = ${zone_id}`,
+        (zone_id: string) => db.sql`update audit_heads set chain_seq = 4503599627370495 where zone_id = ${zone_id}`,
+        (zone_id: string) => db.sql`update audit_heads set chain_hmac = 'nonsense' where zone_id = ${zone_id}`,
       ]) {
         const zone_id = uuidv7();
         const events = auditEvents(8, { zone_id, producer: uuidv7() });
@@ -450,6 +453,67 @@ for (const { kind, open } of LEDGER_DATABASES) {
         const stored = await db.sql`select from audit_findings where zone_id = ${zone_id}`;
         assert.equal(stored.length, 1);
       }
+    });
+
+    it("keeps the events of all zones beside one whose head stands, or stood, where numbers end", async () => {
+      const [innocent, wedged] = [uuidv7(), uuidv7()];
+      const producer = uuidv7();
+      let seq = 1;
+      const both = () => [
+        ...auditEvents(2, { zone_id: wedged, producer }, (seq += 4)),
+        ...auditEvents(2, { zone_id: innocent, producer }, seq + 2),
+      ];
+      await newIngest().ingest(both());
+      // The places where it could go on are tried out: the last ones with and without rows of ours in front of the end.
+      for (const head of ["4503599627370494", "4503595332403200", "4503595332403199", "4503595332403198", "2", "0"]) {
+        await db.sql`update audit_heads set chain_seq = ${head}::text::bigint where zone_id = ${wedged}`;
+        for (let i = 0; i < 3; i += 1) {
+          const result = await newIngest().ingest(both());
+          assert.deepEqual(result, { chained: 4, duplicates: 0, rejected: [] }, head);
+        }
+      }
+      assert.equal((await rowsOf(innocent)).length, 38);
+      assert.equal((await rowsOf(wedged)).length, 38);
+      assert.deepEqual((await verifyLedger(db, ring, { zone_id: innocent })).findings, []);
+      assert.ok((await verifyLedger(db, ring, { zone_id: wedged })).findings_total > 0);
+    });
+
+    it("sets a zone apart whose head can't be set right, keeps the events of all others, and says so once", async () => {
+      const wedged = uuidv7();
+      const others = Array.from({ length: 9 }, () => uuidv7());
+      await db.sql.unsafe(`
+        create function test_wedge() returns trigger language plpgsql as
+          $$ begin new.chain_seq := 9223372036854775807; return new; end $$;
+        create trigger test_wedge before insert or update on audit_heads
+          for each row when (new.zone_id = '${wedged}') execute function test_wedge();`);
+      try {
+        findings.length = 0;
+        for (let round = 0; round < 2; round += 1) {
+          const producer = uuidv7();
+          const zones = [...others.slice(0, 4), wedged, ...others.slice(4), wedged];
+          const events = zones.map((zone_id, i) => auditEvent({ zone_id, producer, producer_seq: i + 1 }));
+          const result = await newIngest().ingest(events);
+          assert.equal(result.chained, 9);
+          assert.deepEqual(
+            result.rejected.map(({ event }) => event.id),
+            events.filter((event) => event.zone_id === wedged).map((event) => event.id),
+          );
+        }
+        assert.ok(findings.every((one) => one.kind === "chain_break" && one.zone_id === wedged));
+        const stored = await db.sql`select from audit_findings where zone_id = ${wedged}`;
+        assert.equal(stored.length, 1);
+      } finally {
+        await db.sql.unsafe("drop trigger test_wedge on audit_heads; drop function test_wedge");
+      }
+    });
+
+    it("counts a producer anew whose count was set to nonsense, and keeps its events", async () => {
+      const producer = uuidv7();
+      await newIngest().ingest(auditEvents(2, { producer }));
+      await db.sql`update audit_producers set last_seq = 9223372036854775807 where producer = ${producer}`;
+      const result = await newIngest().ingest(auditEvents(2, { producer }, 3));
+      assert.deepEqual(result, { chained: 2, duplicates: 0, rejected: [] });
+      assert.deepEqual(await holesOf(producer), [1, 2]);
     });
   });
 }

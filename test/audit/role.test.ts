@@ -8,6 +8,7 @@ import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { createRedis } from "../../src/adapters/redis/index.ts";
 import { createAudit } from "../../src/audit/index.ts";
 import { createIngest } from "../../src/audit/ingest.ts";
+import { createIngestor } from "../../src/audit/workers/ingestor.ts";
 import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../../src/contracts/streams.ts";
 import type { AuditEvent } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
@@ -117,6 +118,43 @@ for (const { kind, open } of STREAM_KINDS) {
       await opened.close();
       await db.close();
       await database.close();
+    });
+
+    it("buries, after its deliveries, an entry that it trips over, and keeps those around it", async () => {
+      const zone_id = uuidv7();
+      const events = auditEvents(3, { zone_id, producer: uuidv7() });
+      const poison = events[1]?.id;
+      const ingest = createIngest({ db, ring: audit_ring, onFindings: () => {}, onFilled: () => {} });
+      let tries = 0;
+      const dead: string[] = [];
+      const ingestor = createIngestor({
+        db,
+        streams,
+        ring: stream_ring,
+        ingest: {
+          async ingest(given) {
+            if (given.length === 1 && given[0]?.id === poison) tries += 1;
+            if (given.some((event) => event.id === poison)) throw new TypeError("what no reader thought of");
+            return ingest.ingest(given);
+          },
+        },
+        consumer: uuidv7(),
+        max_deliveries: 3,
+        clock: systemClock,
+        log,
+        onIngested: () => {},
+        onDead: (reason) => dead.push(reason),
+      });
+      await ingestor.start((error) => assert.fail(String(error)));
+      try {
+        for (const event of events) await put([event]);
+        await eventually(async () => assert.deepEqual(await kept(zone_id), [events[0]?.id, events[2]?.id]));
+        await eventually(() => assert.deepEqual(dead, ["max_deliveries"]));
+        assert.ok(tries >= 3, String(tries));
+        assert.equal(await streams.length(DEAD), 1);
+      } finally {
+        await ingestor.stop(5_000);
+      }
     });
 
     it("chains what the stream brings, is ready, and counts it", async () => {

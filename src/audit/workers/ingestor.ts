@@ -32,6 +32,10 @@ const newestOf = (events: readonly AuditEvent[]): number => {
   return Date.parse(newest) || 0;
 };
 
+/** What no outage is: a fault in our own reading of an event. Everything else is waited out, however long. */
+const isOwnFault = (error: unknown): boolean =>
+  error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError;
+
 export type IngestorOptions = {
   readonly db: Database;
   readonly streams: Streams;
@@ -75,6 +79,7 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
         outage = undefined;
         return result;
       } catch (error) {
+        if (isOwnFault(error)) throw error;
         if (outage === undefined) log.error({ err: error }, "the ledger can't be written; events wait in the stream");
         outage = "the database does not take events";
         if (draining.signal.aborted) throw error;
@@ -118,7 +123,8 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
     count: ENTRIES_AT_ONCE,
     handle,
     rest_ms: () => rest_ms,
-    isOutage: () => true, // what is wrong with an event is found and set apart within `ingest`
+    // What the database refuses of an event is set apart within `ingest`. What is left for `max_deliveries` is what we trip over.
+    isOutage: (error) => !isOwnFault(error),
     log,
     onDead: options.onDead,
   });
