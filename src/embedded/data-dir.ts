@@ -11,20 +11,15 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
-import { connect, createServer, type Server } from "node:net";
-import { dirname, join, relative, resolve } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
+import { dirname, join, resolve } from "node:path";
 import type { Env } from "../config/index.ts";
+import { lockFolder } from "../kernel/folder-lock.ts";
 import { StartupFault } from "../kernel/problem.ts";
 
 /** The layout of the folder. A build that changes it raises the number and knows how to read the former ones. */
 const FORMAT = 1;
 const FOLDER_MODE = 0o700;
 const FILE_MODE = 0o600;
-/** sockaddr_un holds 108 bytes on Linux, 104 on macOS, the ending zero included. */
-const MAX_SOCKET_PATH = 103;
-/** How long a process that found the owner dead may take from that look to its take-over. */
-const TAKE_OVER_MS = 100;
 
 /** The folder of a dev start: held by this process alone, with its secrets made. */
 export type DataDir = {
@@ -56,7 +51,7 @@ export const DATABASE_FOLDER = "database";
 export const openDataDir = async (configured: string, env: Env): Promise<DataDir> => {
   const path = resolve(configured);
   make(path);
-  const lock = await takeLock(path);
+  const release = await takeLock(path);
   try {
     checkFormat(path);
     const secrets = ensureSecrets(path, env);
@@ -67,10 +62,10 @@ export const openDataDir = async (configured: string, env: Env): Promise<DataDir
       write: (name, text) => writeWhole(path, name, text),
       read: (name) => readIfThere(path, name),
       remove: (name) => rmSync(join(path, name), { force: true }),
-      release: () => new Promise((done) => lock.close(() => done())),
+      release,
     };
   } catch (error) {
-    lock.close();
+    await release();
     throw error;
   }
 };
@@ -107,62 +102,17 @@ const make = (path: string): void => {
   }
 };
 
-const isAlive = (socket_path: string): Promise<boolean> =>
-  new Promise((answer) => {
-    const probe = connect(socket_path);
-    probe.once("connect", () => {
-      probe.destroy();
-      answer(true);
-    });
-    probe.once("error", (error: NodeJS.ErrnoException) =>
-      answer(error.code !== "ECONNREFUSED" && error.code !== "ENOENT"),
-    );
-  });
-
-const tryListen = (socket_path: string): Promise<Server | undefined> =>
-  new Promise((answer, reject) => {
-    const server = createServer((peer) => peer.destroy());
-    server.once("error", (error: NodeJS.ErrnoException) =>
-      error.code === "EADDRINUSE" ? answer(undefined) : reject(error),
-    );
-    server.listen(socket_path, () => {
-      server.unref();
-      answer(server);
-    });
-  });
-
-/**
- * A listening socket in the folder: the kernel closes it with its owner, so a dead owner's lock is seen to be dead.
- * Crash state: the file stays after kill -9; nobody answers on it, and the next start replaces it. Two that replace it
- * at once: the later one unlinks the former's, which sees, after TAKE_OVER_MS, that the file is not its own, and gives up.
- */
-const takeLock = async (path: string): Promise<Server> => {
-  const absolute = join(path, "lock.sock");
-  const near = relative(process.cwd(), absolute);
-  const socket_path = near.length < absolute.length ? near : absolute;
-  if (Buffer.byteLength(socket_path) > MAX_SOCKET_PATH) {
+const takeLock = async (path: string): Promise<() => Promise<void>> => {
+  const release = await lockFolder(join(path, "held")).catch((cause: unknown) => {
     throw new StartupFault(
-      `CARACAL_DATA_DIR: ${path} is too long a path for the socket that locks it; use a shorter one`,
-    );
-  }
-  const taken = new StartupFault(
-    `CARACAL_DATA_DIR: ${path} is in use by another caracal; stop that one or set CARACAL_DATA_DIR to another folder`,
-  );
-  const first = await tryListen(socket_path).catch((cause: unknown) => {
-    throw new StartupFault(
-      `CARACAL_DATA_DIR: ${path} can't be locked (${why(cause)}); a unix socket must be possible there`,
+      `CARACAL_DATA_DIR: ${path} can't be locked (${why(cause)}); unix sockets and links must be possible there`,
     );
   });
-  if (first !== undefined) return first;
-  if (await isAlive(socket_path)) throw taken;
-  rmSync(absolute, { force: true });
-  const second = await tryListen(socket_path);
-  if (second === undefined) throw taken;
-  const own = statSync(absolute).ino;
-  await pause(TAKE_OVER_MS);
-  // The loser leaves its own socket open until it exits: closing it would unlink the path, which is the winner's by now.
-  if (!existsSync(absolute) || statSync(absolute).ino !== own) throw taken;
-  return second;
+  if (release === undefined)
+    throw new StartupFault(
+      `CARACAL_DATA_DIR: ${path} is in use by another caracal; stop that one or set CARACAL_DATA_DIR to another folder`,
+    );
+  return release;
 };
 
 const checkFormat = (path: string): void => {

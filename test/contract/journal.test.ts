@@ -100,7 +100,7 @@ describe("the journal", () => {
     await journal.release(1);
     assert.equal((await stat(dir)).mode & 0o777, 0o700);
     for (const file of await readdir(dir)) {
-      if (!file.endsWith(".lock")) assert.equal((await stat(join(dir, file))).mode & 0o777, 0o600, file);
+      if (!file.endsWith(".held")) assert.equal((await stat(join(dir, file))).mode & 0o777, 0o600, file);
     }
     await journal.close();
   });

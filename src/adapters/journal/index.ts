@@ -1,8 +1,8 @@
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { lockFolder } from "../../kernel/folder-lock.ts";
 import { StartupFault } from "../../kernel/problem.ts";
 import type { Journal, JournalRecord } from "../../ports/journal.ts";
-import { lock } from "./lock.ts";
 import { encodeRecord, firstSeqOf, HEADER_BYTES, scanRecords, segmentName } from "./segment.ts";
 
 export type JournalOptions = {
@@ -99,7 +99,7 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
   await mkdir(dir, { recursive: true, mode: 0o700 }).catch((error: Error) => {
     throw new StartupFault(`${dir}: can't be made (${error.message}); give a folder that this user may write to`);
   });
-  const unlock = await lock(join(dir, `${name}.lock`)).catch((error: Error) => {
+  const unlock = await lockFolder(join(dir, `${name}.held`)).catch((error: Error) => {
     throw new StartupFault(`${dir}: can't be written to (${error.message}); give a folder that this user may write to`);
   });
   if (unlock === undefined)
