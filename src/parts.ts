@@ -124,7 +124,7 @@ const openShared = async (options: AssembleOptions, onRoundTrip: (connection: st
   const { config, data_dir, log } = options;
   if (config.embedded_redis && data_dir !== undefined) {
     const journal = (name: string) =>
-      openJournal({ dir: data_dir.file("streams"), name, max_bytes: JOURNAL_MAX_BYTES });
+      openJournal({ dir: data_dir.file("streams"), name, max_bytes: JOURNAL_MAX_BYTES, log });
     const dead = deadLetterOf(STREAMS.audit);
     const journals = { [STREAMS.audit]: await journal("audit-events"), [dead]: await journal("audit-dead") };
     const memory = await createMemory({ clock: systemClock, journals });
@@ -239,7 +239,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
     let audit_writer: AuditWriterService | undefined;
     if (roles.includes("sts") || roles.includes("gateway")) {
       const dir = replayFolder(options);
-      const journal = await openJournal({ dir, name: "audit-replay", max_bytes: JOURNAL_MAX_BYTES }).catch(
+      const journal = await openJournal({ dir, name: "audit-replay", max_bytes: JOURNAL_MAX_BYTES, log }).catch(
         (cause: unknown) => {
           const why = cause instanceof Error ? cause.message : "unusable";
           throw new StartupFault(

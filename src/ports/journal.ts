@@ -3,7 +3,8 @@ export type JournalRecord = { readonly seq: number; readonly payload: Buffer };
 
 /**
  * A bounded queue on disk. Contract: what `append` resolved has been synced and is read again after a crash, in order,
- * until it is released; a record that was torn by the crash is not (its append never resolved). One process per folder.
+ * until it is released; a record that was torn by the crash is not (its append never resolved). What the disk damaged is told
+ * when the journal is opened, and costs itself alone. One process per folder.
  */
 export type Journal = {
   /** Calls of one tick share one write and one sync. Rejects when the journal is full or the disk refuses. */
@@ -14,5 +15,7 @@ export type Journal = {
   release(seq: number): Promise<void>;
   /** Records not released. */
   readonly size: number;
+  /** Records that could not be read any more when it was opened. */
+  readonly damaged: number;
   close(): Promise<void>;
 };

@@ -245,7 +245,10 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
     get backlog() {
       return journal.size + stranded.length;
     },
-    start: (failed) => replayer.start(failed),
+    start(failed) {
+      if (journal.damaged > 0) options.onEvents?.("lost", journal.damaged);
+      return replayer.start(failed);
+    },
     async stop(deadline_ms) {
       await within(deadline_ms, flush());
       await replayer.stop(deadline_ms);

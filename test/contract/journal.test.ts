@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import fc from "fast-check";
 import { JournalFull, openJournal } from "../../src/adapters/journal/index.ts";
+import { quietLog } from "../support/quiet-log.ts";
 import { StartupFault } from "../../src/kernel/problem.ts";
 import type { Journal } from "../../src/ports/journal.ts";
 
@@ -31,7 +32,13 @@ describe("the journal", () => {
   });
   after(() => rm(root, { recursive: true, force: true }));
   const folder = (): string => join(root, `j${++unique}`);
-  const options = (dir: string) => ({ dir, name: "audit", max_bytes: 1024 * 1024, segment_bytes: 256 });
+  const options = (dir: string) => ({
+    dir,
+    name: "audit",
+    max_bytes: 1024 * 1024,
+    segment_bytes: 256,
+    log: quietLog(),
+  });
   const segmentsOf = async (dir: string) => (await readdir(dir)).filter((file) => file.endsWith(".log")).sort();
 
   it("reads back in order what it took, over a restart, numbered without gaps", async () => {
@@ -126,20 +133,87 @@ describe("the journal", () => {
     );
   });
 
-  it("does not start on damage in the middle, where promised records may be gone", async () => {
+  it("loses to a flipped bit the record that it hits, keeps all others, and says which is gone", async () => {
+    for (const segment_bytes of [256, 100_000]) {
+      const dir = folder();
+      const journal = await openJournal({ ...options(dir), segment_bytes });
+      for (let i = 1; i <= 20; i += 1) await journal.append([text(`record ${i}`)]);
+      await journal.release(2);
+      await journal.close();
+      const all = Array.from({ length: 18 }, (_, i) => `record ${i + 3}`);
+      for (const file of await segmentsOf(dir)) {
+        const path = join(dir, file);
+        const bytes = await readFile(path);
+        for (let at = 0; at < bytes.byteLength; at += 1) {
+          const harmed = Buffer.from(bytes);
+          harmed[at] = (harmed[at] as number) ^ (1 << (at % 8));
+          await writeFile(path, harmed);
+          const log = quietLog();
+          const again = await openJournal({ ...options(dir), segment_bytes, log });
+          const found = await readAll(again);
+          const gone = all.filter((one) => !found.includes(one));
+          assert.deepEqual(
+            found,
+            all.filter((one) => !gone.includes(one)),
+          );
+          assert.ok(gone.length <= 1, `${file}, byte ${at}: ${gone.join(", ")}`);
+          assert.equal(again.size, found.length);
+          // At the very end alone, a mark that is no mark may be what a crash left of an append that nobody was promised.
+          const torn = gone.length === 1 && again.damaged === 0;
+          assert.ok(!torn || gone[0] === "record 20", `${file}, byte ${at}`);
+          assert.equal(log.lines.filter((line) => /journal_damage/.test(line.message)).length, again.damaged);
+          await again.close();
+        }
+        await writeFile(path, bytes);
+      }
+    }
+  });
+
+  it("goes past what is gone: what stands behind it is released, and its number is not given again", async () => {
     const dir = folder();
     const journal = await openJournal(options(dir));
     for (let i = 1; i <= 60; i += 1) await journal.append([text(`record ${i}`)]);
     await journal.close();
-    const [first] = await segmentsOf(dir);
-    const path = join(dir, first as string);
+    const segments = await segmentsOf(dir);
+    await rm(join(dir, segments[1] as string)); // a whole segment in the middle
+    const last = join(dir, segments.at(-1) as string);
+    const bytes = await readFile(last);
+    bytes[bytes.byteLength - 1] = (bytes.at(-1) as number) ^ 1; // and the last record
+    await writeFile(last, bytes);
+    const again = await openJournal(options(dir));
+    const found = await readAll(again);
+    assert.equal(found.length + again.damaged, 60);
+    assert.ok(again.damaged > 2);
+    let after = 0;
+    while (again.size > 0) {
+      const [record] = await again.read(after, 1);
+      assert.ok(record !== undefined);
+      after = record.seq;
+      await again.release(after);
+    }
+    assert.deepEqual(await again.append([text("next")]), [61]);
+    await again.close();
+  });
+
+  it("takes no text of a record for a record, where its own header is damaged", async () => {
+    const dir = folder();
+    const journal = await openJournal({ ...options(dir), segment_bytes: 100_000 });
+    await journal.append([text("inner")]);
+    await journal.close();
+    const path = join(dir, "audit.0000000000000001.log");
+    const inner = (await readFile(path)).toString(); // as a caller could put it into a path, say
+    await rm(dir, { recursive: true });
+    const victim = await openJournal({ ...options(dir), segment_bytes: 100_000 });
+    await victim.append([text(inner)]);
+    await victim.append([text("next")]);
+    await victim.close();
     const bytes = await readFile(path);
-    bytes[20] = (bytes[20] as number) ^ 1;
+    bytes[5] = (bytes[5] as number) ^ 1;
     await writeFile(path, bytes);
-    await assert.rejects(
-      openJournal(options(dir)),
-      (error) => error instanceof StartupFault && error.message.includes(path),
-    );
+    const again = await openJournal({ ...options(dir), segment_bytes: 100_000 });
+    assert.deepEqual(await readAll(again), ["next"]);
+    assert.equal(again.damaged, 1);
+    await again.close();
   });
 
   it("reads every promised record again, and invents none, wherever a crash tore its last segment", async () => {
@@ -169,10 +243,11 @@ describe("the journal", () => {
           assert.ok(found.length >= promised, `${found.length} of ${promised}`);
           assert.deepEqual(found, all.slice(0, found.length));
           const [next] = await again.append([text("after the crash")]);
-          assert.equal(next, found.length + 1);
+          assert.ok((next as number) > found.length);
           await again.close();
           const third = await openJournal({ ...options(dir), segment_bytes: 100_000 });
-          assert.equal((await third.read(found.length, 10))[0]?.payload.toString(), "after the crash");
+          assert.equal((await third.read(0, 1000)).at(-1)?.payload.toString(), "after the crash");
+          assert.equal(third.size, found.length + 1);
           await third.close();
           await rm(dir, { recursive: true });
         },

@@ -87,7 +87,7 @@ describe("an audit event with text from a caller", () => {
       append: (stream, entries) =>
         away ? Promise.reject(new Unavailable("Redis")) : memory.streams.append(stream, entries),
     };
-    journal = await openJournal({ dir: join(root, "journal"), name: "replay", max_bytes: 50_000_000 });
+    journal = await openJournal({ dir: join(root, "journal"), name: "replay", max_bytes: 50_000_000, log: quietLog() });
     writer = createAuditWriter({
       streams,
       ring,

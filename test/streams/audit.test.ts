@@ -46,6 +46,7 @@ describe("the audit stream", () => {
       dir: more.dir ?? join(root, `j${++unique}`),
       name: "replay",
       max_bytes: more.max_bytes ?? 10_000_000,
+      log: quietLog(),
     });
     closing.push(() => journal.close());
     return journal;
@@ -380,8 +381,8 @@ describe("the audit stream", () => {
     const dir = join(root, `embedded-${++unique}`);
     const open = async () => {
       const journals = {
-        [STREAMS.audit]: await openJournal({ dir, name: "events", max_bytes: 1_000_000 }),
-        [DLQ]: await openJournal({ dir, name: "dead", max_bytes: 1_000_000 }),
+        [STREAMS.audit]: await openJournal({ dir, name: "events", max_bytes: 1_000_000, log: quietLog() }),
+        [DLQ]: await openJournal({ dir, name: "dead", max_bytes: 1_000_000, log: quietLog() }),
       };
       const memory = await createMemory({ clock: systemClock, journals });
       return {

@@ -169,7 +169,7 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
   const kek = keyring(Buffer.alloc(32, 2));
   const gateway_ring = keyring(Buffer.alloc(32, 3));
   const dir = mkdtempSync(join(tmpdir(), "caracal-sts-"));
-  const journal = await openJournal({ dir, name: "audit", max_bytes: 1_000_000 });
+  const journal = await openJournal({ dir, name: "audit", max_bytes: 1_000_000, log });
   const instance_id = uuidv7();
   const writer = createAuditWriter({
     streams: shared.streams,

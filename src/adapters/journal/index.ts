@@ -1,9 +1,10 @@
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { lockFolder } from "../../kernel/folder-lock.ts";
+import type { Log } from "../../kernel/log.ts";
 import { StartupFault } from "../../kernel/problem.ts";
 import type { Journal, JournalRecord } from "../../ports/journal.ts";
-import { encodeRecord, firstSeqOf, HEADER_BYTES, scanRecords, segmentName } from "./segment.ts";
+import { encodeRecord, firstSeqOf, HEADER_BYTES, LOST, type Places, scanRecords, segmentName } from "./segment.ts";
 
 export type JournalOptions = {
   /** Made with mode 0700 where it is missing. */
@@ -14,6 +15,7 @@ export type JournalOptions = {
   readonly max_bytes: number;
   /** A segment is closed, and may later be deleted, once it is at least so long. 4 MiB by default. */
   readonly segment_bytes?: number;
+  readonly log: Log;
 };
 
 /** The journal holds `max_bytes`; what should go in has to wait until something was released. */
@@ -24,13 +26,14 @@ export class JournalFull extends Error {
   }
 }
 
-type Segment = {
+type Segment = Places & {
   readonly first_seq: number;
   readonly path: string;
   readonly file: FileHandle;
-  offsets: number[];
   end: number;
 };
+/** Numbers `first` to `last`, whose records were promised and can't be read. */
+type Gap = { readonly first: number; readonly last: number };
 type Waiting = {
   readonly payloads: readonly Uint8Array[];
   readonly resolve: (seqs: readonly number[]) => void;
@@ -43,7 +46,10 @@ const MAX_WAITING_BYTES = 32 * 1024 * 1024;
 /** One `read` gives back so much at most, beyond its first record. */
 const MAX_READ_BYTES = 4 * 1024 * 1024;
 
-const lastSeqOf = (segment: Segment): number => segment.first_seq + segment.offsets.length - 1;
+/** Gaps that the line about them names. */
+const MAX_GAPS_TOLD = 20;
+
+const lastSeqOf = (segment: Segment): number => segment.first_seq + segment.starts.length - 1;
 
 /** A new name is durable only once its folder is. */
 const syncFolder = async (dir: string): Promise<void> => {
@@ -59,12 +65,12 @@ const openSegment = async (dir: string, name: string, first_seq: number): Promis
   const path = join(dir, segmentName(name, first_seq));
   const file = await open(path, "a+", 0o600); // "a": a write can only ever land behind what is there
   await syncFolder(dir);
-  return { first_seq, path, file, offsets: [], end: 0 };
+  return { first_seq, path, file, starts: [], ends: [], end: 0 };
 };
 
 /**
- * Reads the segments. Only the last can be torn, since the next is made when the one before is synced: damage anywhere
- * else is the disk's, and records that were promised may be gone, which is for a person to look at.
+ * Reads the segments. Only the last can be torn, since the next is made when the one before is synced: that tail is cut off.
+ * Damage anywhere else is the disk's; it costs what it hit.
  */
 const recover = async (dir: string, name: string): Promise<Segment[]> => {
   const firsts = (await readdir(dir)).map((file) => firstSeqOf(name, file)).filter((seq) => seq !== undefined);
@@ -73,27 +79,45 @@ const recover = async (dir: string, name: string): Promise<Segment[]> => {
   for (const [i, first_seq] of firsts.entries()) {
     const path = join(dir, segmentName(name, first_seq));
     const bytes = await readFile(path);
-    const { offsets, end } = scanRecords(bytes, first_seq);
+    const { starts, ends, end } = scanRecords(bytes, first_seq);
     const next = firsts[i + 1];
-    if (next !== undefined && (end !== bytes.byteLength || first_seq + offsets.length !== next)) {
+    if (next !== undefined && first_seq + starts.length > next) {
       await Promise.all(segments.map((segment) => segment.file.close()));
-      throw new StartupFault(
-        `${path}: is damaged at byte ${end}; move the file away to start without the records that follow there`,
-      );
+      throw new StartupFault(`${path}: holds the next file's records, too; move one of the two away`);
     }
     const file = await open(path, "a+", 0o600);
-    if (end !== bytes.byteLength) {
+    if (next === undefined && end !== bytes.byteLength) {
       await file.truncate(end);
       await file.sync();
     }
-    segments.push({ first_seq, path, file, offsets, end });
+    segments.push({ first_seq, path, file, starts, ends, end });
   }
   return segments;
 };
 
-/** Opens, and cuts a torn tail off. Throws `StartupFault` where the folder is another process's, damaged or unusable. */
+/** The numbers above `released` that no segment has a record of, in order. */
+const gapsIn = (segments: readonly Segment[], released: number): Gap[] => {
+  const gaps: Gap[] = [];
+  const miss = (from: number, last: number): void => {
+    const first = Math.max(from, released + 1);
+    if (first > last) return;
+    const before = gaps.at(-1);
+    if (before?.last === first - 1) gaps[gaps.length - 1] = { first: before.first, last };
+    else gaps.push({ first, last });
+  };
+  let expected = segments[0]?.first_seq ?? 1;
+  for (const segment of segments) {
+    miss(expected, segment.first_seq - 1);
+    for (const [i, start] of segment.starts.entries())
+      if (start === LOST) miss(segment.first_seq + i, segment.first_seq + i);
+    expected = lastSeqOf(segment) + 1;
+  }
+  return gaps;
+};
+
+/** Opens, and cuts a torn tail off. Throws `StartupFault` where the folder is another process's or unusable. */
 export const openJournal = async (options: JournalOptions): Promise<Journal> => {
-  const { dir, name, max_bytes } = options;
+  const { dir, name, max_bytes, log } = options;
   const segment_bytes = options.segment_bytes ?? SEGMENT_BYTES;
   const released_path = join(dir, `${name}.released`);
   await mkdir(dir, { recursive: true, mode: 0o700 }).catch((error: Error) => {
@@ -119,7 +143,19 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
   };
   const loaded = await load();
   const segments = loaded.segments;
-  let released = Math.max(loaded.released, (segments[0]?.first_seq ?? 1) - 1);
+  const gaps = gapsIn(segments, loaded.released);
+  const lostBehind = (seq: number): number =>
+    gaps.reduce((sum, gap) => sum + Math.max(0, gap.last - Math.max(seq, gap.first - 1)), 0);
+  /** `seq`, or the last of the lost numbers right behind it: what can't be read is not waited for. */
+  const pastGaps = (seq: number): number =>
+    gaps.reduce((past, gap) => (gap.first <= past + 1 ? Math.max(past, gap.last) : past), seq);
+  const damaged = lostBehind(0);
+  if (damaged > 0)
+    log.error(
+      { dir, journal: name, records: damaged, gaps: gaps.slice(0, MAX_GAPS_TOLD) },
+      "journal_damage: records that were promised can't be read; their neighbours were kept",
+    );
+  let released = pastGaps(Math.max(loaded.released, (segments[0]?.first_seq ?? 1) - 1));
   /** Above everything that ever had a number, also where its segment is deleted already. */
   let next_seq = Math.max(released, segments.length === 0 ? 0 : lastSeqOf(segments.at(-1) as Segment)) + 1;
   // Whole segments that a crash left behind their release. Those in front of a gap in the numbers are such, always.
@@ -179,8 +215,9 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
       throw error;
     }
     for (const record of records) {
-      segment.offsets.push(segment.end);
+      segment.starts.push(segment.end);
       segment.end += record.byteLength;
+      segment.ends.push(segment.end);
     }
     next_seq = seq;
     batch.forEach((one, i) => one.resolve(numbers[i] as number[]));
@@ -238,34 +275,34 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
       const from = Math.max(after, released) + 1;
       const out: JournalRecord[] = [];
       let bytes = 0;
+      let full = false;
       for (const segment of [...segments]) {
-        const first = Math.max(0, from - segment.first_seq);
-        const wanted = Math.min(segment.offsets.length, first + count - out.length);
-        let last = first;
-        const begin = segment.offsets[first] ?? segment.end;
-        const endOf = (i: number): number => segment.offsets[i + 1] ?? segment.end;
-        while (last < wanted && ((last === first && out.length === 0) || bytes + endOf(last) - begin <= MAX_READ_BYTES))
-          last += 1;
-        if (last === first) {
-          if (first < segment.offsets.length) break;
-          continue;
+        const { first_seq, starts, ends } = segment;
+        const found: number[] = [];
+        for (let i = Math.max(0, from - first_seq); i < starts.length && !full; i += 1) {
+          if (starts[i] === LOST) continue;
+          const size = (ends[i] as number) - (starts[i] as number);
+          const first = out.length === 0 && found.length === 0;
+          full = out.length + found.length >= count || (!first && bytes + size > MAX_READ_BYTES);
+          if (full) continue;
+          bytes += size;
+          found.push(i);
         }
-        const end = endOf(last - 1);
-        const chunk = Buffer.allocUnsafe(end - begin);
-        await segment.file.read(chunk, 0, chunk.byteLength, begin);
-        for (let i = first; i < last; i += 1) {
-          const at = (segment.offsets[i] as number) - begin + HEADER_BYTES;
-          out.push({ seq: segment.first_seq + i, payload: chunk.subarray(at, endOf(i) - begin) });
+        const begin = starts[found[0] ?? 0] ?? 0;
+        const chunk = Buffer.allocUnsafe(Math.max(0, (ends[found.at(-1) ?? -1] ?? begin) - begin));
+        if (found.length > 0) await segment.file.read(chunk, 0, chunk.byteLength, begin);
+        for (const i of found) {
+          const payload = chunk.subarray((starts[i] as number) - begin + HEADER_BYTES, (ends[i] as number) - begin);
+          out.push({ seq: first_seq + i, payload });
         }
-        bytes += chunk.byteLength;
-        if (out.length >= count || last < segment.offsets.length) break;
+        if (full) break;
       }
       return out;
     },
 
     async release(seq) {
       if (seq <= released) return;
-      released = Math.min(seq, next_seq - 1);
+      released = pastGaps(Math.min(seq, next_seq - 1));
       if (noting === undefined) noting = note();
       else note_again = true;
       await noting; // before the records go: without the note and without them, their numbers would be given again
@@ -283,8 +320,10 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
     },
 
     get size() {
-      return next_seq - 1 - released;
+      return next_seq - 1 - released - lostBehind(released);
     },
+
+    damaged,
 
     async close() {
       if (closed) return;

@@ -1,38 +1,77 @@
 import { crc32 } from "node:zlib";
 
-/** `length, crc` as uint32 big-endian before each record; the CRC is over the record's number and its bytes. */
-export const HEADER_BYTES = 8;
+/**
+ * Before each record: a mark, the length of its bytes (uint32), its number (uint64), the CRC of these, and that of the bytes
+ * (uint32 each), all big-endian. The number is in both checks, so that a block of an older file that the disk left there is
+ * not read as a record. The mark is no UTF-8: no text that a caller chose is taken for the beginning of a record.
+ */
+const MARK = Buffer.from([0xff, 0xc0, 0xfe, 0xc1]);
+const CHECKED_BYTES = MARK.byteLength + 4 + 8;
+export const HEADER_BYTES = CHECKED_BYTES + 4 + 4;
 
-const numberBytes = (seq: number): Buffer => {
-  const out = Buffer.allocUnsafe(8);
-  out.writeBigUInt64BE(BigInt(seq));
-  return out;
-};
-
-/** The number is in the check, so that a block of an older file that the disk left behind is not read as a record. */
-const check = (seq: number, payload: Uint8Array): number => crc32(payload, crc32(numberBytes(seq)));
+/** In the place of a record's beginning, where its number has none that can be read. */
+export const LOST = -1;
 
 /** A record as it stands in the file. */
 export const encodeRecord = (seq: number, payload: Uint8Array): Buffer => {
   const out = Buffer.allocUnsafe(HEADER_BYTES + payload.byteLength);
-  out.writeUInt32BE(payload.byteLength, 0);
-  out.writeUInt32BE(check(seq, payload), 4);
+  out.set(MARK);
+  out.writeUInt32BE(payload.byteLength, 4);
+  out.writeBigUInt64BE(BigInt(seq), 8);
+  const check = crc32(out.subarray(0, CHECKED_BYTES));
+  out.writeUInt32BE(check, CHECKED_BYTES);
+  out.writeUInt32BE(crc32(payload, check), CHECKED_BYTES + 4);
   out.set(payload, HEADER_BYTES);
   return out;
 };
 
-/** Where the whole records of `bytes` begin, and where the last of them ends; what follows was torn or never written. */
-export const scanRecords = (bytes: Buffer, first_seq: number): { readonly offsets: number[]; readonly end: number } => {
-  const offsets: number[] = [];
-  let at = 0;
-  while (at + HEADER_BYTES <= bytes.byteLength) {
-    const end = at + HEADER_BYTES + bytes.readUInt32BE(at);
-    if (end > bytes.byteLength) break;
-    if (bytes.readUInt32BE(at + 4) !== check(first_seq + offsets.length, bytes.subarray(at + HEADER_BYTES, end))) break;
-    offsets.push(at);
-    at = end;
+type Header = { readonly seq: number; readonly end: number; readonly check: number };
+
+/** The header at `at`; undefined where none is whole there. */
+const headerAt = (bytes: Buffer, at: number): Header | undefined => {
+  if (at + HEADER_BYTES > bytes.byteLength) return undefined;
+  const check = crc32(bytes.subarray(at, at + CHECKED_BYTES));
+  if (bytes.readUInt32BE(at + CHECKED_BYTES) !== check) return undefined;
+  return { seq: Number(bytes.readBigUInt64BE(at + 8)), end: at + HEADER_BYTES + bytes.readUInt32BE(at + 4), check };
+};
+
+/** Of each number from the first on: where its record begins (`LOST` where it is damaged) and ends. */
+export type Places = { readonly starts: number[]; readonly ends: number[] };
+
+/**
+ * The records of `bytes`. What is damaged costs itself alone: reading goes on at the next header that is whole and has a
+ * number that so many bytes allow. `end`: behind the last record that was written whole; what follows was torn, or never written.
+ */
+export const scanRecords = (bytes: Buffer, first_seq: number): Places & { readonly end: number } => {
+  const starts: number[] = [];
+  const ends: number[] = [];
+  let end = 0;
+  const put = (start: number, behind: number): void => {
+    starts.push(start);
+    ends.push(behind);
+  };
+  for (let at = bytes.indexOf(MARK); at !== -1;) {
+    const header = headerAt(bytes, at);
+    const expected = first_seq + starts.length;
+    const most = expected + Math.floor((at - end) / HEADER_BYTES);
+    if (header === undefined || header.seq < expected || header.seq > most || header.end > bytes.byteLength) {
+      at = bytes.indexOf(MARK, at + MARK.byteLength);
+      continue;
+    }
+    while (first_seq + starts.length < header.seq) put(LOST, at);
+    const payload = bytes.subarray(at + HEADER_BYTES, header.end);
+    const whole = bytes.readUInt32BE(at + CHECKED_BYTES + 4) === crc32(payload, header.check);
+    put(whole ? at : LOST, header.end);
+    end = header.end;
+    at = bytes.indexOf(MARK, end);
   }
-  return { offsets, end: at };
+  // A header that is there and is not whole: a torn one would end with the file.
+  const tail = bytes.byteLength - end;
+  if (tail >= HEADER_BYTES && bytes.indexOf(MARK, end) === end && headerAt(bytes, end) === undefined) {
+    end = bytes.byteLength;
+    put(LOST, end);
+  }
+  return { starts, ends, end };
 };
 
 /** The file's name holds the number of its first record. */
