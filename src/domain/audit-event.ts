@@ -1,3 +1,5 @@
+import { Unavailable } from "../ports/streams.ts";
+
 export const DECISIONS = ["allow", "deny", "none"] as const;
 export type Decision = (typeof DECISIONS)[number];
 
@@ -41,18 +43,32 @@ const EVENT_TYPES = [
   "stream.anomaly",
 ] as const;
 
-/** What a role fills in; the writer adds the id where there is none, the producer, its number and the time. */
+/**
+ * What a role fills in; the writer adds the id where there is none, the producer, its number and the time. `reason`, of a
+ * denial: one of our own words, by which repeated ones are summed up. It stands in `metadata_json`, too.
+ */
 export type AuditDraft = Partial<Omit<AuditEvent, "producer" | "producer_seq" | "occurred_at">> &
-  Pick<AuditEvent, "zone_id" | "decision"> & { readonly event_type: (typeof EVENT_TYPES)[number] };
+  Pick<AuditEvent, "zone_id" | "decision"> & {
+    readonly event_type: (typeof EVENT_TYPES)[number];
+    readonly reason?: string;
+  };
 
 /** The zone of what concerns no zone: anomalies of the deployment, sums of unauthenticated calls. */
 export const SYSTEM_ZONE = "system";
 
+/** The audit stream is near full, and this zone has filled more than its share of it: its calls are refused before others'. */
+export class LedgerShare extends Unavailable {
+  constructor() {
+    super("the ledger's share of this zone");
+  }
+}
+
 /**
  * The way into the ledger. `append` resolves once the event is durable outside this process's memory, and rejects with
  * `Unavailable` where it can't be: the caller then refuses what it was about to allow (the event is journaled as a deny
- * under the same id and number, so that no hole appears). `record` never fails the caller: a denial or an outcome that can't be
- * written goes to the journal and follows later; it may wait for the next append, at most 50 ms.
+ * under the same id and number, so that no hole appears), with `LedgerShare` where that is the zone's own doing. `record` never fails the caller: a denial or an outcome that can't be
+ * written goes to the journal and follows later; it may wait for the next append, at most 50 ms. A denial with a `reason`
+ * that repeats one of the last second has no event of its own: it is counted in one of the next second.
  */
 export type AuditWriter = {
   append(draft: AuditDraft): Promise<string>;

@@ -119,7 +119,7 @@ export const createLedger = (audit: AuditWriter): Ledger => {
         method: inbound.method,
         path: path.slice(0, MAX_PATH),
       });
-      audit.record(draftOf(inbound, claims, binding, "gateway.call", "deny", metadata_json));
+      audit.record({ ...draftOf(inbound, claims, binding, "gateway.call", "deny", metadata_json), reason });
     },
     outcome(inbound, claims, binding, outcome) {
       audit.record(draftOf(inbound, claims, binding, "gateway.outcome", "none", outcomeText(outcome)));

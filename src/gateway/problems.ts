@@ -149,6 +149,11 @@ export const problems = {
   marks_unavailable: problem(503, "TemporarilyUnavailable", AWAY, "denials_jti_replay"),
 
   ledger_unavailable: problem(503, "TemporarilyUnavailable", AWAY),
+  ledger_share: problem(
+    503,
+    "TemporarilyUnavailable",
+    "The ledger is near full, and this zone has filled more than its share of it. Try again later.",
+  ),
 
   revoked_on_the_way: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   expired_on_the_way: problem(401, "CredentialExpired", "The token's session has ended. Get a new token."),

@@ -47,6 +47,12 @@ export type GroupOptions = {
 };
 
 /**
+ * What a stream holds and how much more it can take, in bytes. `oldest_ms`: for how long its oldest entry that a group has not
+ * acknowledged has been there, by the server's clock; 0 where none waits.
+ */
+export type StreamLoad = { readonly bytes: number; readonly room_bytes: number; readonly oldest_ms: number };
+
+/**
  * Streams of unsigned entries; `src/streams/` puts signatures, sequence numbers and meaning on top.
  * Durability: what `append` resolved survives the process (Redis: as far as its persistence goes; memory: only the
  * streams that it was given a journal for, synced). Order: entries of one stream are read in the order of their append.
@@ -74,6 +80,7 @@ export type Streams = {
   length(stream: string): Promise<number>;
   /** Entries that `group` has not acknowledged yet, unread ones included. */
   backlog(stream: string, group: string): Promise<number>;
+  load(stream: string, group: string): Promise<StreamLoad>;
   /**
    * Drops what every group has read and acknowledged and is older than `keep_ms`, and broadcast groups whose owner is
    * gone. A stream that has a consuming group, or may get one (`keep_ms` undefined), loses nothing that was not

@@ -1,5 +1,5 @@
-import { STREAMS } from "../contracts/streams.ts";
-import type { AuditDraft, AuditEvent, AuditWriter } from "../domain/audit-event.ts";
+import { AUDIT_GROUP, STREAMS } from "../contracts/streams.ts";
+import { type AuditDraft, type AuditEvent, type AuditWriter, LedgerShare } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import { type Clock, isoText } from "../kernel/clock.ts";
 import { uuidv7 } from "../kernel/ids.ts";
@@ -8,6 +8,8 @@ import { type Service, within, worker } from "../kernel/service.ts";
 import type { Journal } from "../ports/journal.ts";
 import { type Streams, Unavailable } from "../ports/streams.ts";
 import { entriesOf, fittedForm, objectIn } from "./audit-entry.ts";
+import { createRepeatedDenials, type Denied } from "./repeated-denials.ts";
+import { createStreamShares } from "./stream-shares.ts";
 
 export type AuditWriterOptions = {
   readonly streams: Streams;
@@ -22,8 +24,12 @@ export type AuditWriterOptions = {
   readonly onEvents?: (where: "stream" | "journal" | "lost", count: number) => void;
 };
 
-/** `stop` flushes. `backlog`: events in the journal that did not reach the stream yet. */
-export type AuditWriterService = AuditWriter & Service & { readonly backlog: number; replay(): Promise<void> };
+/**
+ * `stop` flushes. `backlog`: events in the journal that did not reach the stream yet. `sumUp`: records the sums of repeated
+ * denials whose second is over. `look`: asks how full the stream is, where there is something to ask for.
+ */
+export type AuditWriterService = AuditWriter &
+  Service & { readonly backlog: number; replay(): Promise<void>; sumUp(): void; look(): Promise<void> };
 
 /** How long a recorded event may wait for an appended one to go along with. */
 const RECORD_WAIT_MS = 50;
@@ -33,6 +39,13 @@ const MAX_UNDERWAY = 20_000;
 const MAX_STRANDED = 10_000;
 const REPLAY_EVERY_MS = 1000;
 const REPLAY_COUNT = 256;
+/** While the stream is away, appends try it so much after the last that failed; all others are refused at once. */
+const TRY_AGAIN_MS = 100;
+const LOOK_EVERY_MS = 1000;
+/** A sum comes so much later than its second at the most. */
+const SUM_UP_EVERY_MS = 250;
+
+const isDenied = (draft: AuditDraft): draft is Denied => draft.decision === "deny" && draft.reason !== undefined;
 
 type Settle = { readonly resolve: (id: string) => void; readonly reject: (error: unknown) => void };
 /** `settle` is there for `append`, whose caller waits. */
@@ -92,9 +105,14 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   let timer: NodeJS.Timeout | undefined;
   let immediate: NodeJS.Immediate | undefined;
   const flights = new Set<Promise<void>>();
+  const denials = createRepeatedDenials(clock);
   /** Forms of events, as in the journal. */
   let stranded: string[] = [];
+  const shares = createStreamShares(clock);
   let away = false;
+  /** While the stream is away: an append that tries whether it still is. */
+  let trying = false;
+  let try_at_ms = 0;
 
   /** Numbers are given in the order of the queue, at the flush: an event that is never written leaves no hole. */
   const numbered = (one: Queued): AuditEvent => complete(one, producer, next_seq++);
@@ -138,12 +156,14 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
     try {
       await streams.append(STREAMS.audit, entriesOf(ring, forms));
       away = false;
+      events.forEach(({ zone_id }, at) => shares.appended(zone_id, (forms[at] as string).length));
       options.onEvents?.("stream", batch.length);
       for (const { id, settle } of batch) settle?.resolve(id);
     } catch (cause) {
       if (!away)
         log.error({ error: cause }, "the audit stream takes no events: calls are refused, denials are journaled");
       away = true;
+      try_at_ms = clock.monotonic_ms() + TRY_AGAIN_MS;
       await toJournal(
         batch.map(({ settle }, at) =>
           settle === undefined ? (forms[at] as string) : formed(refused(events[at] as AuditEvent)),
@@ -152,6 +172,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
       for (const { settle } of batch)
         settle?.reject(cause instanceof Unavailable ? cause : new Unavailable("the ledger", cause));
     } finally {
+      trying = false;
       underway -= batch.length;
     }
   };
@@ -196,6 +217,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
       if (last === undefined) return;
       const forms = records.map((record) => record.payload.toString());
       await streams.append(STREAMS.audit, entriesOf(ring, forms));
+      away = false;
       await journal.release(last.seq);
       options.onEvents?.("stream", forms.length);
       log.info({ events: forms.length }, "journaled audit events reached the stream");
@@ -217,7 +239,63 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
     },
   });
 
+  const write = (draft: AuditDraft, id: string, now_ms: number): void => {
+    const one = { draft, id, now_ms, settle: undefined };
+    if (underway >= MAX_UNDERWAY) overflow(numbered(one));
+    else enqueue(one);
+  };
+
+  /** Why nothing is appended for this zone now; undefined where it may be tried. */
+  const obstacle = (zone_id: string): Unavailable | undefined => {
+    if (shares.isOver(zone_id)) return new LedgerShare();
+    if (underway >= MAX_UNDERWAY)
+      return new Unavailable("the ledger", new Error(`${MAX_UNDERWAY} events wait to be written`));
+    if (!away) return undefined;
+    if (trying || clock.monotonic_ms() < try_at_ms)
+      return new Unavailable("the ledger", new Error("the stream is away"));
+    trying = true;
+    return undefined;
+  };
+
+  /** It has no number yet, so that it may be counted with others: no caller fills the journal while the stream is away. */
+  const refuse = (draft: AuditDraft, id: string, now_ms: number, why: Unavailable): void => {
+    const reason = why instanceof LedgerShare ? "ledger_share" : "audit_unavailable";
+    const denied = { ...draft, decision: "deny", reason } as const;
+    if (denials.counted(denied, id, now_ms)) return;
+    const metadata_json = JSON.stringify({ ...objectIn(draft.metadata_json ?? null), reason, decided: draft.decision });
+    write({ ...denied, metadata_json }, id, now_ms);
+  };
+
+  const writeSums = (sums: readonly AuditDraft[]): void => {
+    const now_ms = clock.now_ms();
+    for (const sum of sums) write(sum, uuidv7(now_ms), now_ms);
+  };
+
+  const summing = worker({
+    name: "repeated denials",
+    every_ms: SUM_UP_EVERY_MS,
+    tick: async () => writeSums(denials.due()),
+    onError: (error) => log.error({ error }, "repeated denials can't be summed up"),
+  });
+
+  let near_full = false;
+  const look = async (): Promise<void> => {
+    if (!shares.due) return;
+    shares.looked(await streams.load(STREAMS.audit, AUDIT_GROUP));
+    if (shares.due !== near_full)
+      log.warn({ near_full: shares.due }, "whether the audit stream is near full: zones over their share are refused");
+    near_full = shares.due;
+  };
+
+  const looking = worker({
+    name: "audit stream load",
+    every_ms: LOOK_EVERY_MS,
+    tick: look,
+    onError: (error) => log.debug({ error }, "the audit stream can't be measured"), // appends say what is wrong with it
+  });
+
   const flush = async (): Promise<void> => {
+    writeSums(denials.all());
     flushNow();
     while (flights.size > 0) await Promise.all(flights);
   };
@@ -227,29 +305,34 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
     append(draft) {
       const now_ms = clock.now_ms();
       const id = draft.id ?? uuidv7(now_ms);
-      if (underway >= MAX_UNDERWAY) {
-        overflow(refused(numbered({ draft, id, now_ms, settle: undefined })));
-        return Promise.reject(new Unavailable("the ledger", new Error(`${MAX_UNDERWAY} events wait to be written`)));
+      const why = obstacle(draft.zone_id);
+      if (why !== undefined) {
+        refuse(draft, id, now_ms, why);
+        return Promise.reject(why);
       }
       return new Promise((resolve, reject) => enqueue({ draft, id, now_ms, settle: { resolve, reject } }));
     },
     record(draft) {
       const now_ms = clock.now_ms();
-      const one = { draft, id: draft.id ?? uuidv7(now_ms), now_ms, settle: undefined };
-      if (underway >= MAX_UNDERWAY) overflow(numbered(one));
-      else enqueue(one);
-      return one.id;
+      const id = draft.id ?? uuidv7(now_ms);
+      if (!isDenied(draft) || !denials.counted(draft, id, now_ms)) write(draft, id, now_ms);
+      return id;
     },
     flush,
     replay,
+    sumUp: () => writeSums(denials.due()),
+    look,
     get backlog() {
       return journal.size + stranded.length;
     },
-    start(failed) {
+    async start(failed) {
       if (journal.damaged > 0) options.onEvents?.("lost", journal.damaged);
-      return replayer.start(failed);
+      await replayer.start(failed);
+      await summing.start(failed);
+      await looking.start(failed);
     },
     async stop(deadline_ms) {
+      await Promise.all([summing.stop(deadline_ms), looking.stop(deadline_ms)]);
       await within(deadline_ms, flush());
       await replayer.stop(deadline_ms);
     },

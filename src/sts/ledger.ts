@@ -173,5 +173,5 @@ export const denyDraft = (
     session_id: facts.subject?.sid ?? null,
   } as const;
   const { reason, detail } = denial;
-  return draftOf(event_type, facts, is, JSON.stringify({ reason, step, detail }).slice(1, -1));
+  return { ...draftOf(event_type, facts, is, JSON.stringify({ reason, step, detail }).slice(1, -1)), reason };
 };

@@ -99,6 +99,11 @@ export const problems = {
   application_archived: problem(401, "invalid_client", "Client authentication failed."),
   session_not_written: problem(503, "temporarily_unavailable", AWAY),
   audit_unavailable: problem(503, "temporarily_unavailable", AWAY),
+  ledger_share: problem(
+    503,
+    "temporarily_unavailable",
+    "The ledger is near full, and this zone has filled more than its share of it. Try again later.",
+  ),
 } as const satisfies Record<TokenReason, OAuthProblem>;
 
 /** Refusals to nobody in particular: they are counted and summed up, and don't go into a zone's ledger. */

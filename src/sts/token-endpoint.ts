@@ -102,8 +102,8 @@ export const createTokenEndpoint = (
     counts.denied(step, denial.reason);
     const { application } = facts;
     if (application === undefined || UNAUTHENTICATED.has(denial.reason)) counts.unauthenticated(denial.reason);
-    // The ledger that could not take the allow has taken it as a deny already, under the same number.
-    else if (denial.reason !== "audit_unavailable")
+    // The ledger that did not take the allow has taken it as a deny already.
+    else if (denial.reason !== "audit_unavailable" && denial.reason !== "ledger_share")
       ports.audit.record(denyDraft(event_type, { ...facts, application }, step, denial));
     log.debug({ request_id: facts.request_id, step, reason: denial.reason, detail: denial.detail }, "token refused");
     return refusalOf(denial, facts.request_id);

@@ -7,11 +7,11 @@ import { after, afterEach, before, describe, it } from "node:test";
 import { openJournal } from "../../src/adapters/journal/index.ts";
 import { createMemory } from "../../src/adapters/memory/index.ts";
 import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../../src/contracts/streams.ts";
-import type { AuditDraft, AuditEvent } from "../../src/domain/audit-event.ts";
+import { type AuditDraft, type AuditEvent, LedgerShare } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
 import type { Journal } from "../../src/ports/journal.ts";
-import { START, type Streams, Unavailable } from "../../src/ports/streams.ts";
+import { START, type StreamLoad, type Streams, Unavailable } from "../../src/ports/streams.ts";
 import { auditEntries, auditEvents, MAX_EVENT_BYTES } from "../../src/streams/audit-entry.ts";
 import { createAuditWriter } from "../../src/streams/audit-writer.ts";
 import { signEntry, verifyEntry } from "../../src/streams/envelope.ts";
@@ -183,8 +183,8 @@ describe("the audit stream", () => {
       await assert.rejects(appended, Unavailable);
       assert.equal(writer.backlog, 2);
       setAway(false);
-      await writer.append(draft());
       await writer.replay();
+      await writer.append(draft());
       assert.equal(writer.backlog, 0);
       const events = (await eventsIn(streams)).sort((a, b) => a.producer_seq - b.producer_seq);
       assert.deepEqual(
@@ -233,6 +233,258 @@ describe("the audit stream", () => {
       await assert.rejects(writer.append(draft()), Unavailable);
       assert.ok(log.lines.some((line) => line.level === "error" && /neither/.test(line.message)));
       assert.equal(writer.backlog, 1);
+    });
+
+    describe("of a stream that is near full", () => {
+      const MIB = 1024 * 1024;
+      const filled = async () => {
+        const { streams } = await fragile();
+        let load: StreamLoad = { bytes: 0, room_bytes: 64 * MIB, oldest_ms: 0 };
+        let looks = 0;
+        let now_ms = 1_700_000_000_000;
+        const writer = createAuditWriter({
+          streams: {
+            ...streams,
+            load: async () => {
+              looks += 1;
+              return load;
+            },
+          },
+          ring,
+          journal: await newJournal(),
+          producer: "sts:1",
+          clock: { now_ms: () => now_ms, monotonic_ms: () => now_ms },
+          log: quietLog(),
+        });
+        closing.push(() => writer.stop(1000));
+        const fill = async (zone_id: string, count: number): Promise<void> => {
+          await Promise.all(
+            Array.from({ length: count }, () =>
+              writer.append(draft({ zone_id, metadata_json: `"${"x".repeat(64 * 1024)}"` })),
+            ),
+          );
+        };
+        const look = async (bytes: number, room_bytes: number, oldest_ms: number): Promise<void> => {
+          load = { bytes, room_bytes, oldest_ms };
+          now_ms += 1000;
+          await writer.look();
+        };
+        return { writer, streams, fill, look, looks: () => looks };
+      };
+
+      it("refuses the zone that filled it, by that word, and goes on for all others until it is full", async () => {
+        const { writer, streams, fill, look } = await filled();
+        await fill("loud", 40);
+        await fill("quiet", 1);
+        await look(2.6 * MIB, 60 * MIB, 5_000);
+        await fill("loud", 17);
+        await look(2.6 * MIB, 0.8 * MIB, 6_000); // 76 % full
+        await assert.rejects(writer.append(draft({ zone_id: "loud" })), LedgerShare);
+        await assert.rejects(writer.append(draft({ zone_id: "loud" })), Unavailable);
+        await fill("quiet", 1);
+        await fill("new", 1);
+        await look(2.6 * MIB, 0.3 * MIB, 7_000); // 90 %
+        await fill("quiet", 1);
+        await writer.flush();
+        const refusals = (await eventsIn(streams)).filter(
+          (event) => event.zone_id === "loud" && event.decision === "deny",
+        );
+        assert.deepEqual(
+          refusals
+            .map((event) => JSON.parse(event.metadata_json ?? "") as unknown)
+            .map((one) => (one as { reason: string }).reason),
+          ["ledger_share", "ledger_share"],
+        );
+      });
+
+      it("lets the zone in again once what it appended was read, or the stream has room", async () => {
+        const { writer, fill, look } = await filled();
+        await fill("loud", 40);
+        await look(2.6 * MIB, 0.8 * MIB, 5_000);
+        await assert.rejects(writer.append(draft({ zone_id: "loud" })), LedgerShare);
+        await look(2.6 * MIB, 0.8 * MIB, 500); // still as full, of what others appended
+        await writer.append(draft({ zone_id: "loud" }));
+        await fill("loud", 40);
+        await look(2.6 * MIB, 0.8 * MIB, 5_000);
+        await assert.rejects(writer.append(draft({ zone_id: "loud" })), LedgerShare);
+        await look(2.6 * MIB, 60 * MIB, 6_000);
+        await writer.append(draft({ zone_id: "loud" }));
+      });
+
+      it("does not ask about the stream while little is appended", async () => {
+        const { fill, look, looks } = await filled();
+        await fill("z", 2);
+        await look(1, MIB, 0);
+        assert.equal(looks(), 0);
+        await fill("z", 20);
+        await look(1, MIB, 0);
+        await look(1, MIB, 0);
+        assert.equal(looks(), 1);
+      });
+    });
+
+    it("tries a stream that is away a few times a second, and counts what it refuses meanwhile", async () => {
+      const { streams, appends, setAway } = await fragile();
+      const journal = await newJournal();
+      const { writer } = writerOn(streams, journal);
+      setAway(true);
+      const refusals = await Promise.allSettled(Array.from({ length: 3 }, () => writer.append(draft())));
+      const before = appends();
+      for (let tick = 0; tick < 20; tick += 1)
+        refusals.push(...(await Promise.allSettled(Array.from({ length: 500 }, () => writer.append(draft())))));
+      assert.ok(refusals.every((one) => one.status === "rejected" && one.reason instanceof Unavailable));
+      assert.ok(appends() - before <= 20);
+      await writer.flush();
+      assert.ok(journal.size < 50, `${journal.size} events for 10 003 refusals`);
+      setAway(false);
+      await eventually(() => writer.append(draft()));
+      await writer.replay();
+      const events = await eventsIn(streams);
+      const counted = events
+        .filter((event) => event.decision === "deny")
+        .reduce(
+          (sum, { metadata_json }) =>
+            sum + Number((JSON.parse(metadata_json ?? "{}") as { count?: number }).count ?? 1),
+          0,
+        );
+      assert.ok(counted >= 10_003, String(counted));
+      assert.deepEqual(
+        events.map((event) => event.producer_seq).toSorted((a, b) => a - b),
+        Array.from({ length: events.length }, (_, i) => i + 1),
+      );
+    });
+
+    describe("of repeated denials", () => {
+      const denial = (more: Partial<AuditDraft> = {}): AuditDraft =>
+        draft({
+          decision: "deny",
+          client_id: "c1",
+          reason: "revoked",
+          metadata_json: '{"reason":"revoked","path":"/x"}',
+          ...more,
+        });
+      const factsOf = ({ metadata_json }: AuditEvent): Record<string, unknown> => JSON.parse(metadata_json ?? "{}");
+      /** A writer whose seconds pass when the test says so. */
+      const timed = async () => {
+        const { streams, setAway } = await fragile();
+        let now_ms = 1_700_000_000_000;
+        const clock = { now_ms: () => now_ms, monotonic_ms: () => now_ms };
+        const writer = createAuditWriter({
+          streams,
+          ring,
+          journal: await newJournal(),
+          producer: "sts:1",
+          clock,
+          log: quietLog(),
+        });
+        closing.push(() => writer.stop(1000));
+        const written = async (): Promise<AuditEvent[]> => {
+          await eventually(async () => {
+            await writer.append(draft({ event_type: "gateway.outcome", decision: "none" }));
+            return true;
+          });
+          return (await eventsIn(streams)).filter((event) => event.decision === "deny");
+        };
+        const pass = (ms: number): void => {
+          now_ms += ms;
+          writer.sumUp();
+        };
+        return { writer, written, pass, setAway, streams };
+      };
+
+      it("writes the first at once and those that follow once a second, with their number and times", async () => {
+        const { writer, written, pass } = await timed();
+        const first_id = writer.record(denial());
+        for (let i = 0; i < 5; i += 1) {
+          pass(100);
+          for (let j = 0; j < 1000; j += 1) writer.record(denial({ subject: `s${j}` }));
+        }
+        const [first, ...none] = await written();
+        assert.equal(first?.id, first_id);
+        assert.equal(first?.metadata_json, '{"reason":"revoked","path":"/x"}');
+        assert.deepEqual(none, []);
+        pass(500);
+        const sum = (await written())[1] as AuditEvent;
+        assert.deepEqual(factsOf(sum), {
+          reason: "revoked",
+          count: 5000,
+          first_at: "2023-11-14T22:13:20.100Z",
+          last_at: "2023-11-14T22:13:20.500Z",
+          like: first_id,
+        });
+        assert.deepEqual([sum.zone_id, sum.client_id, sum.event_type], ["z1", "c1", "token.exchange"]);
+        for (let second = 0; second < 10; second += 1) {
+          for (let i = 0; i < 4; i += 1) {
+            writer.record(denial());
+            pass(250);
+          }
+        }
+        const all = await written();
+        assert.equal(all.length, 12, "one event a second while they keep coming");
+        assert.equal(
+          all.slice(2).reduce((count, event) => count + Number(factsOf(event)["count"]), 0),
+          40,
+        );
+      });
+
+      it("begins anew after a second without any, and keeps nothing in memory", async () => {
+        const { writer, written, pass } = await timed();
+        writer.record(denial());
+        pass(1000);
+        writer.record(denial());
+        pass(1000);
+        const events = await written();
+        assert.deepEqual(
+          events.map((event) => factsOf(event)["count"]),
+          [undefined, undefined],
+        );
+      });
+
+      it("tells zones, clients, resources and reasons apart, and never sums up what was allowed", async () => {
+        const { writer, written, pass, streams } = await timed();
+        const kinds = [{}, { zone_id: "z2" }, { client_id: "c2" }, { resource_id: "r" }, { reason: "expired" }];
+        for (const kind of kinds) for (let i = 0; i < 3; i += 1) writer.record(denial(kind));
+        for (let i = 0; i < 3; i += 1) writer.record(draft({ decision: "allow", client_id: "c1", reason: "revoked" }));
+        assert.equal((await written()).length, 5);
+        pass(1000);
+        const sums = (await written()).slice(5);
+        assert.deepEqual(
+          sums.map((event) => factsOf(event)["count"]),
+          [2, 2, 2, 2, 2],
+        );
+        assert.equal((await eventsIn(streams)).filter((event) => event.decision === "allow").length, 3);
+      });
+
+      it("lets no zone fill ledger or memory with kinds: beyond a bound they are told apart by reason alone", async () => {
+        const { writer, written, pass } = await timed();
+        for (let i = 0; i < 10_000; i += 1) writer.record(denial({ client_id: `c${i}`, resource_id: `r${i % 7}` }));
+        for (let i = 0; i < 3; i += 1) writer.record(denial({ zone_id: "z2" }));
+        pass(1000);
+        const events = await written();
+        const noisy = events.filter((event) => event.zone_id === "z1");
+        assert.ok(noisy.length <= 130, String(noisy.length));
+        const counted = noisy.reduce((count, event) => count + Number(factsOf(event)["count"] ?? 1), 0);
+        assert.equal(counted, 10_000);
+        assert.equal(events.length - noisy.length, 2, "another zone's are its own");
+      });
+
+      it("writes all sums when it is flushed or stops", async () => {
+        const { writer, streams } = await timed();
+        for (let i = 0; i < 3; i += 1) writer.record(denial());
+        await writer.flush();
+        assert.equal((await eventsIn(streams)).length, 2);
+        for (let i = 0; i < 3; i += 1) writer.record(denial());
+        await writer.stop(1000);
+        const events = await eventsIn(streams);
+        assert.deepEqual(
+          events.map((event) => factsOf(event)["count"]),
+          [undefined, 2, 3],
+        );
+        assert.deepEqual(
+          events.map((event) => event.producer_seq),
+          [1, 2, 3],
+        );
+      });
     });
 
     it("refuses at once, instead of growing, when the stream does not keep up", async () => {

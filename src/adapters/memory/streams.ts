@@ -352,6 +352,17 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
       if (group === undefined) return stream.entries.length;
       return group.pending.size + stream.entries.length - behind(stream.entries, group.delivered);
     },
+    async load(name, group_name) {
+      const stream = streamOf(name);
+      const group = stream.groups.get(group_name);
+      const waits = Math.min(group?.delivered ?? 0, ...[...(group?.pending.keys() ?? [])].map((n) => n - 1));
+      const oldest = stream.entries[behind(stream.entries, waits)];
+      return {
+        bytes: stream.bytes,
+        room_bytes: Math.max(0, MAX_STREAM_BYTES - stream.bytes),
+        oldest_ms: oldest === undefined ? 0 : clock.monotonic_ms() - oldest.at_ms,
+      };
+    },
     async trim(name, keep_ms) {
       const stream = streamOf(name);
       if (keep_ms === undefined && stream.groups.size === 0) return;

@@ -3,7 +3,7 @@ import { deadLetter } from "../../domain/dead-letter.ts";
 import type { Commands } from "./connection.ts";
 import { BROADCAST_GROUP, ownerKey, type ReaderContext, readBroadcast, readGroup } from "./readers.ts";
 import { SCRIPTS } from "./scripts.ts";
-import { compareIds, entriesOf, flatten, idOf, pairs, type RawEntry, successorOf } from "./replies.ts";
+import { compareIds, entriesOf, flatten, idOf, millisecondsOf, pairs, type RawEntry, successorOf } from "./replies.ts";
 
 /** How long one burial of an entry is remembered: longer than any replica takes to come to the same entry. */
 const BURIED_S = 86_400;
@@ -113,6 +113,25 @@ export const createStreams = (commands: Commands, context: ReaderContext): Strea
     // Redis before 7, or one that lost count: the unread ones, counted.
     const unread = await commands.send<unknown[]>("xrange", [stream, `(${group.delivered}`, "+", "COUNT", 10_000]);
     return group.pending + unread.length;
+  },
+
+  async load(stream, name) {
+    const [memory, bytes, groups, [seconds, microseconds]] = await Promise.all([
+      commands.send<string>("info", ["memory"]),
+      commands.send<number | null>("memory", ["USAGE", stream]),
+      groupsOf(commands, stream),
+      commands.send<[string, string]>("time", []),
+    ]);
+    const fact = (field: string): number => Number(new RegExp(`^${field}:(\\d+)`, "m").exec(memory)?.[1] ?? 0);
+    const group = groups.find((one) => one.name === name);
+    const needed = group === undefined ? START : await neededBy(commands, stream, group);
+    const [oldest] = await commands.send<RawEntry[]>("xrange", [stream, needed, "+", "COUNT", 1]);
+    const now_ms = Number(seconds) * 1000 + Number(microseconds) / 1000;
+    return {
+      bytes: bytes ?? 0,
+      room_bytes: Math.max(0, (fact("maxmemory") || fact("total_system_memory")) - fact("used_memory")),
+      oldest_ms: oldest === undefined ? 0 : Math.max(0, now_ms - millisecondsOf(oldest[0])),
+    };
   },
 
   async trim(stream, keep_ms) {

@@ -1,3 +1,4 @@
+import { LedgerShare } from "../../domain/audit-event.ts";
 import { commit, type Denial, deny } from "../../kernel/pipeline.ts";
 import type { Binding, Claims, Passage, Route, Start } from "../facts.ts";
 import type { Ledger } from "../ledger.ts";
@@ -18,11 +19,14 @@ export const written = (ledger: Ledger) =>
       binding,
       route,
       decision_id,
-    }: Needs): object | Promise<object | Denial<"ledger_unavailable">> => {
+    }: Needs): object | Promise<object | Denial<"ledger_unavailable" | "ledger_share">> => {
       if (decision_id !== undefined) return {};
       return ledger.allowed(inbound, claims, binding, route.path).then(
         (id) => ({ decision_id: id }),
-        (error: unknown) => deny("ledger_unavailable", error instanceof Error ? error.message : String(error)),
+        (error: unknown) =>
+          error instanceof LedgerShare
+            ? deny("ledger_share")
+            : deny("ledger_unavailable", error instanceof Error ? error.message : String(error)),
       );
     },
   );

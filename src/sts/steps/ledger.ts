@@ -1,4 +1,4 @@
-import type { AuditWriter } from "../../domain/audit-event.ts";
+import { type AuditWriter, LedgerShare } from "../../domain/audit-event.ts";
 import type { Log } from "../../kernel/log.ts";
 import { commit, deny } from "../../kernel/pipeline.ts";
 import { allowDraft, type Decided, type EventType } from "../ledger.ts";
@@ -12,6 +12,7 @@ export const ledger = (audit: AuditWriter, log: Log, event_type: EventType) =>
     try {
       return { decision_id: await audit.append(allowDraft(event_type, f)) };
     } catch (error) {
+      if (error instanceof LedgerShare) return deny("ledger_share");
       log.error(
         { err: error, zone_id: f.request.zone_id, request_id: f.request_id },
         "a decision can't be written to the ledger",
