@@ -157,6 +157,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
       await streams.append(STREAMS.audit, entriesOf(ring, forms));
       away = false;
       events.forEach(({ zone_id }, at) => shares.appended(zone_id, (forms[at] as string).length));
+      if (shares.unseen) looking.wake();
       options.onEvents?.("stream", batch.length);
       for (const { id, settle } of batch) settle?.resolve(id);
     } catch (cause) {
@@ -278,13 +279,13 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
     onError: (error) => log.error({ error }, "repeated denials can't be summed up"),
   });
 
-  let near_full = false;
   const look = async (): Promise<void> => {
-    if (!shares.due) return;
+    const { near_full } = shares;
+    if (!shares.unseen && !near_full) return;
     shares.looked(await streams.load(STREAMS.audit, AUDIT_GROUP));
-    if (shares.due !== near_full)
-      log.warn({ near_full: shares.due }, "whether the audit stream is near full: zones over their share are refused");
-    near_full = shares.due;
+    if (shares.near_full && !near_full)
+      log.error({}, "the audit stream is near full: zones that hold more than their share of it are refused");
+    if (near_full && !shares.near_full) log.info({}, "the audit stream has room again");
   };
 
   const looking = worker({

@@ -5,7 +5,7 @@ import type { StreamLoad } from "../ports/streams.ts";
 const HIGH_WATER = 0.75;
 /** At the high water, who holds so much of the stream is refused; the fuller it is, the less is allowed, and nothing at the end. */
 const LARGEST_SHARE = 0.5;
-/** What is appended between two looks at the stream: it can't become full by it unnoticed. */
+/** After so much was appended the stream is looked at, and at once: it does not become full between two looks. */
 const LOOK_AFTER_BYTES = 1024 * 1024;
 /** Spans of time that are told apart; two old ones become one. */
 const MAX_SPANS = 64;
@@ -19,8 +19,10 @@ type Span = { ended_ms: number; readonly bytes: Map<string, number> };
  */
 export type StreamShares = {
   appended(zone_id: string, bytes: number): void;
-  /** Whether the stream is to be looked at: something was appended, or a zone is refused. */
-  readonly due: boolean;
+  /** Whether enough was appended since the last look for another. */
+  readonly unseen: boolean;
+  /** Whether the stream was near full at the last look. */
+  readonly near_full: boolean;
   looked(load: StreamLoad): void;
   /** Whether the stream is near full and the zone has more than its share of it. */
   isOver(zone_id: string): boolean;
@@ -44,8 +46,11 @@ export const createStreamShares = (clock: Clock): StreamShares => {
       add(totals, zone_id, bytes);
       unseen_bytes += bytes;
     },
-    get due() {
-      return unseen_bytes >= LOOK_AFTER_BYTES || most_bytes !== Infinity;
+    get unseen() {
+      return unseen_bytes >= LOOK_AFTER_BYTES;
+    },
+    get near_full() {
+      return most_bytes !== Infinity;
     },
     looked({ bytes, room_bytes, oldest_ms }) {
       const now_ms = clock.monotonic_ms();

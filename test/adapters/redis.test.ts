@@ -248,6 +248,19 @@ describe("the Redis adapter", () => {
     await server.start();
   });
 
+  it("tells what a stream can still take from what the server may use", async () => {
+    const redis = connected();
+    const client = admin();
+    const used = Number(/used_memory:(\d+)/.exec(await client.info("memory"))?.[1]);
+    await client.config("SET", "maxmemory", String(used + 10_000_000));
+    try {
+      const load = await redis.streams.load("caracal.test.load", "nobody");
+      assert.ok(load.room_bytes > 8_000_000 && load.room_bytes <= 10_500_000, String(load.room_bytes));
+    } finally {
+      await client.config("SET", "maxmemory", "0");
+    }
+  });
+
   it("refuses ids from before a flush", async () => {
     const redis = connected();
     await redis.marks.prime();

@@ -165,6 +165,27 @@ for (const [name, start] of Object.entries(BACKENDS)) {
       await eventually(async () => assert.equal(await streams.backlog(stream, "workers"), 0));
     });
 
+    it("tells how much a stream holds, how much it can take, and for how long its oldest entry waits", async () => {
+      const stream = streamName();
+      const empty = await streams.load(stream, "workers");
+      assert.deepEqual([empty.bytes, empty.oldest_ms], [0, 0]);
+      await streams.append(stream, [{ n: "1", text: "x".repeat(100_000) }]);
+      const full = await streams.load(stream, "workers");
+      assert.ok(full.bytes >= 100_000 && full.bytes < 300_000, String(full.bytes));
+      assert.ok(full.room_bytes > 0 && full.room_bytes < empty.room_bytes);
+      let held = true;
+      let reads = 0;
+      await consume(stream, async (entries) => {
+        reads += entries.length;
+        return held ? [] : entries.map((entry) => entry.id);
+      });
+      await eventually(async () => assert.ok((await streams.load(stream, "workers")).oldest_ms > 20));
+      await eventually(() => assert.ok(reads > 0));
+      assert.ok((await streams.load(stream, "workers")).oldest_ms > 20, "what was read and not acknowledged waits");
+      held = false;
+      await eventually(async () => assert.equal((await streams.load(stream, "workers")).oldest_ms, 0));
+    });
+
     it("brings unacknowledged entries again with one delivery more, and lets others through meanwhile", async () => {
       const stream = streamName();
       const seen = new Map<number, number[]>();
