@@ -203,6 +203,19 @@ for (const [name, start] of Object.entries(BACKENDS)) {
       await eventually(async () => assert.equal(await streams.backlog(stream, "workers"), 0));
     });
 
+    it("lets new entries through beside as many that are never acknowledged as are read at once", async () => {
+      const stream = streamName();
+      const got = new Set<number>();
+      await consume(stream, async (entries) => {
+        for (const n of numbersOf(entries)) got.add(n);
+        return entries.filter((entry) => Number(entry.fields["n"]) > 10).map((entry) => entry.id);
+      });
+      await streams.append(stream, numbered(10));
+      await eventually(() => assert.equal(got.size, 10));
+      await streams.append(stream, numbered(10, 11));
+      await eventually(() => assert.equal(got.size, 20));
+    });
+
     it("acknowledges nothing when a consumer's handler fails, and counts what it holds as backlog", async () => {
       const stream = streamName();
       let broken = true;

@@ -342,7 +342,7 @@ describe("a sweep of bad input", () => {
       return rows.filter((row) => !known.has(row.id));
     };
     const count = ({ metadata_json }: { readonly metadata_json: string | null }): number =>
-      Number((JSON.parse(metadata_json ?? "{}") as { count?: number }).count ?? 1);
+      (JSON.parse(metadata_json ?? "{}") as { count?: number }).count ?? 1;
     await eventually(async () => {
       const kept = (await denials()).reduce((sum, row) => sum + count(row), 0);
       assert.ok(kept >= asked.length, `${kept} of ${asked.length} are in the ledger`);

@@ -343,8 +343,7 @@ describe("the audit stream", () => {
       const counted = events
         .filter((event) => event.decision === "deny")
         .reduce(
-          (sum, { metadata_json }) =>
-            sum + Number((JSON.parse(metadata_json ?? "{}") as { count?: number }).count ?? 1),
+          (sum, { metadata_json }) => sum + ((JSON.parse(metadata_json ?? "{}") as { count?: number }).count ?? 1),
           0,
         );
       assert.ok(counted >= 10_003, String(counted));

@@ -247,16 +247,22 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
     const group = groupOf(stream, given.group);
     /** This very reader: another one of the same name is another process's, as far as redelivery goes. */
     let retry_at_ms = -Infinity;
+    /** The last round had no place for new ones. */
+    let crowded = false;
 
-    /** Ours that were left over, others' that are held for too long, then new ones. */
+    /** Ours that were left over, others' that are held for too long, then new ones; these first, where they had no place. */
     const take = (now_ms: number): Kept[] => {
-      const again = [...group.pending].filter(([, held]) =>
-        held.consumer === given.consumer ? now_ms >= retry_at_ms : now_ms - held.since_ms >= given.claim_after_ms,
+      const waiting = behind(stream.entries, group.delivered) < stream.entries.length;
+      const again = [...group.pending].filter(
+        ([, held]) =>
+          !(crowded && waiting) &&
+          (held.consumer === given.consumer ? now_ms >= retry_at_ms : now_ms - held.since_ms >= given.claim_after_ms),
       );
       const numbers = again
         .map(([n]) => n)
         .sort((a, b) => a - b)
         .slice(0, given.count);
+      crowded = numbers.length === given.count;
       const index = behind(stream.entries, group.delivered);
       const fresh = stream.entries.slice(index, index + given.count - numbers.length);
       if (fresh.length > 0) group.delivered = (fresh.at(-1) as Kept).n;
