@@ -51,16 +51,41 @@ const zero = (bytes: readonly number[], from: number, to: number): boolean =>
 const starts = (bytes: readonly number[], ...prefix: readonly number[]): boolean =>
   prefix.every((byte, at) => bytes[at] === byte);
 
-/** The IPv4 addresses that an IPv6 address carries in one of the forms that some router on the way may unwrap. */
-const carried = (bytes: readonly number[]): readonly ipaddr.IPv4[] => {
-  if (zero(bytes, 0, 12)) return [v4At(bytes, 12)]; // IPv4-compatible (RFC 4291, 2.5.5.1); `::` and `::1` are told apart before
-  if (zero(bytes, 0, 8) && starts(bytes.slice(8), 0xff, 0xff, 0, 0)) return [v4At(bytes, 12)]; // RFC 2765, IPv4-translated
-  if (starts(bytes, 0, 0x64, 0xff, 0x9b)) return [v4At(bytes, 12), v4At(bytes, 9)]; // NAT64 /96 (RFC 6052), local /48 (RFC 8215)
-  if (starts(bytes, 0x20, 0x02)) return [v4At(bytes, 2)]; // 6to4 (RFC 3056)
-  if (starts(bytes, 0x20, 0x01, 0, 0)) return [v4At(bytes, 4), v4At(bytes, 12, 0xff)]; // Teredo (RFC 4380): server, client
-  const isatap = (bytes[8] === 0 || bytes[8] === 2) && starts(bytes.slice(9), 0, 0x5e, 0xfe); // RFC 5214, 6.1
-  return isatap ? [v4At(bytes, 12)] : [];
-};
+type Bytes = readonly number[];
+/** One way to carry an IPv4 address in an IPv6 one: which addresses have that form, and what they carry. */
+type Form = { readonly is: (bytes: Bytes) => boolean; readonly carries: (bytes: Bytes) => readonly ipaddr.IPv4[] };
+
+const at = (bytes: Bytes, ...places: readonly number[]): ipaddr.IPv4 =>
+  new ipaddr.IPv4(places.map((place) => bytes[place] as number));
+
+/**
+ * The forms that some router on the way may unwrap. Of NAT64 only who runs it knows how long its prefix is, and so where
+ * the address stands (RFC 6052, 2.2): each place that the registered prefixes leave room for is looked at.
+ */
+const FORMS: readonly Form[] = [
+  // IPv4-compatible (RFC 4291, 2.5.5.1); `::` and `::1` are told apart before.
+  { is: (bytes) => zero(bytes, 0, 12), carries: (bytes) => [v4At(bytes, 12)] },
+  // IPv4-translated (RFC 2765).
+  { is: (bytes) => zero(bytes, 0, 8) && starts(bytes.slice(8), 0xff, 0xff, 0, 0), carries: (bytes) => [v4At(bytes, 12)] },
+  // NAT64: the well-known /96 (RFC 6052), and the local /48 (RFC 8215), within which /48, /56, /64 and /96 are in use.
+  {
+    is: (bytes) => starts(bytes, 0, 0x64, 0xff, 0x9b),
+    carries: (bytes) => [at(bytes, 6, 7, 9, 10), at(bytes, 7, 9, 10, 11), v4At(bytes, 9), v4At(bytes, 12)],
+  },
+  // 6to4 (RFC 3056).
+  { is: (bytes) => starts(bytes, 0x20, 0x02), carries: (bytes) => [v4At(bytes, 2)] },
+  // Teredo (RFC 4380): the server, and the client's own in reverse.
+  { is: (bytes) => starts(bytes, 0x20, 0x01, 0, 0), carries: (bytes) => [v4At(bytes, 4), v4At(bytes, 12, 0xff)] },
+  // ISATAP (RFC 5214, 6.1), under any prefix, that of another form too.
+  {
+    is: (bytes) => (bytes[8] === 0 || bytes[8] === 2) && starts(bytes.slice(9), 0, 0x5e, 0xfe),
+    carries: (bytes) => [v4At(bytes, 12)],
+  },
+];
+
+/** The IPv4 addresses that an IPv6 address carries. */
+const carried = (bytes: Bytes): readonly ipaddr.IPv4[] =>
+  FORMS.flatMap((form) => (form.is(bytes) ? form.carries(bytes) : []));
 
 const GLOBAL_UNICAST: [ipaddr.IPv6, number] = [ipaddr.IPv6.parse("2000::"), 3];
 
