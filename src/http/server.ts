@@ -8,7 +8,7 @@ import type { RoleName } from "../domain/role-name.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem, StartupFault } from "../kernel/problem.ts";
 import { within } from "../kernel/service.ts";
-import { closeLater, createAdmission, type Limits, LIMITS, type Standing } from "./connections.ts";
+import { closeLater, createAdmission, createNewcomers, type Limits, LIMITS, type Standing } from "./connections.ts";
 import { sendJson, sendProblem } from "./problem.ts";
 import { requestIdOf } from "./request-id.ts";
 import type { Role } from "./role.ts";
@@ -70,7 +70,8 @@ const createListener = (options: BindOptions, limits: Limits, onRequest: OnReque
   const cert = readPem(options.tls.cert_file, "TLS_CERT_FILE");
   const key = readPem(options.tls.key_file, "TLS_KEY_FILE");
   try {
-    return createHttpsServer({ ...settings, cert, key, minVersion: "TLSv1.2" }, onRequest);
+    const tls = { cert, key, minVersion: "TLSv1.2", handshakeTimeout: limits.handshake_ms } as const;
+    return createHttpsServer({ ...settings, ...tls }, onRequest);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : "unusable";
     throw new StartupFault(`TLS_CERT_FILE and TLS_KEY_FILE are not a certificate and its key in PEM (${why})`);
@@ -181,7 +182,8 @@ const DRAINING: readonly { check: string; fault: string }[] = [{ check: "serving
 export const bindRole = async (options: BindOptions): Promise<Binding> => {
   const { log } = options;
   const limits = { ...LIMITS, ...options.limits };
-  const admission = createAdmission(limits);
+  const newcomers = createNewcomers(limits);
+  const admission = createAdmission(limits, newcomers);
   let role: Role | undefined;
   let draining = false;
 
@@ -250,6 +252,7 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
   server.maxHeadersCount = MAX_HEADERS + 1; // Node drops the rest in silence; one more shows that there were more
   server.maxConnections = MAX_CONNECTIONS;
   server.setTimeout(limits.silent_ms);
+  server.on("connection", (socket: Socket) => newcomers.came(socket)); // TCP's: before a TLS handshake
   server.on("clientError", (error, socket: Duplex) =>
     onClientError(error, socket as Socket, admission.standing(socket as Socket), limits.unread_ms),
   );

@@ -5,13 +5,15 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, describe, it } from "node:test";
+import { connect as connectTls } from "node:tls";
+import { after, afterEach, describe, it } from "node:test";
 import type { Limits } from "../../src/http/connections.ts";
 import type { Role } from "../../src/http/role.ts";
 import { type Binding, bindRole } from "../../src/http/server.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
 import { StartupFault } from "../../src/kernel/problem.ts";
+import { makeCertificates } from "../support/certificates.ts";
 import { eventually } from "../support/eventually.ts";
 
 const log = createLog({ level: "silent" });
@@ -24,6 +26,24 @@ const bind = async (limits: Partial<Limits> = {}): Promise<Binding> => {
   const binding = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls: undefined, log, limits });
   bound.push(binding);
   return binding;
+};
+
+const certificates = makeCertificates();
+after(() => certificates.close());
+const bindTls = async (limits: Partial<Limits> = {}): Promise<Binding> => {
+  const tls = { cert_file: certificates.cert_file, key_file: certificates.key_file };
+  const binding = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls, log, limits });
+  bound.push(binding);
+  return binding;
+};
+
+/** Opens a connection and says no word. */
+const silent = async (binding: Binding, host = "127.0.0.1"): Promise<Socket> => {
+  const socket = connect({ port: binding.port, host: "127.0.0.1", localAddress: host });
+  socket.on("error", () => undefined); // a reset is an end
+  socket.resume();
+  await once(socket, "connect");
+  return socket;
 };
 
 const role = (over: Partial<Role> = {}): Role => ({
@@ -209,6 +229,53 @@ describe("a role's server", () => {
       const said = await raw(binding, "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000));
       assert.deepEqual([said, calls], ["", 8]);
     });
+  });
+
+  describe("does not keep a connection for a client that", () => {
+    it("begins a TLS handshake and does not finish it, even where a byte comes now and then", async () => {
+      const binding = await bindTls({ handshake_ms: 200 });
+      const sockets = await Promise.all([silent(binding), silent(binding)]);
+      const hello = Buffer.from([0x16, 3, 1, 0x40, 0]); // a record of 16 KiB that never comes
+      sockets[1]?.write(hello);
+      const drip = setInterval(() => sockets[1]?.write(Buffer.alloc(1, 1)), 20);
+      await Promise.all(sockets.map((socket) => closed(socket)));
+      clearInterval(drip);
+    });
+
+    for (const over of ["http", "https"] as const) {
+      it(`says nothing, while others come: the oldest of such goes, whose request came stays (${over})`, async () => {
+        const limits = { newcomers: 8, newcomers_of_one: 4 };
+        const binding = await (over === "http" ? bind(limits) : bindTls(limits));
+        binding.serve(role());
+        const first = await silent(binding, "127.0.0.9");
+        const raw_socket = await silent(binding);
+        const kept =
+          over === "http" ? raw_socket : connectTls({ socket: raw_socket, ca: certificates.ca, host: "127.0.0.1" });
+        kept.on("error", () => undefined);
+        let said = "";
+        kept.on("data", (chunk: Buffer) => (said += chunk.toString()));
+        const ask = async (times: number): Promise<void> => {
+          kept.write("GET /x HTTP/1.1\r\nHost: x\r\n\r\n");
+          await eventually(() => said.split("the role's own").length - 1 === times);
+        };
+        await ask(1);
+        const quiet: Socket[] = [];
+        for (let at = 0; at < 6; at += 1) quiet.push(await silent(binding));
+        await eventually(() => quiet.filter((socket) => socket.destroyed).length === 2);
+        assert.deepEqual(
+          quiet.map((socket) => socket.destroyed),
+          [true, true, false, false, false, false],
+          "four of one address may be silent, the newest of them",
+        );
+        assert.equal(first.destroyed, false, "another address is not concerned");
+        for (const host of ["127.0.0.3", "127.0.0.4"])
+          for (let at = 0; at < 2; at += 1) quiet.push(await silent(binding, host));
+        await eventually(() => first.destroyed); // eight in all
+        assert.equal(quiet.filter((socket) => socket.destroyed).length, 2);
+        await ask(2);
+        for (const socket of [...quiet, kept]) socket.destroy();
+      });
+    }
   });
 
   it("serves what is pipelined, in its order, and a silent stream of a role that watches over its own", async () => {
