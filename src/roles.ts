@@ -102,6 +102,7 @@ const gateway = (parts: Parts, made: Made): MadeRole => {
       allow_loopback: !config.production,
       allowlist: config.UPSTREAM_HOST_ALLOWLIST,
       production: config.production,
+      dns_servers: config.DNS_SERVERS,
       clock,
     }),
     upstreams,

@@ -165,6 +165,27 @@ export const networks = v.pipe(
   ),
 );
 
+const isNameServer = (entry: string): boolean => {
+  const [, bracketed, plain = entry, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d{1,5}))?$/.exec(entry) ?? [];
+  const family = bracketed === undefined ? isIP(plain) : isIP(bracketed) === 6 ? 6 : 0;
+  return family !== 0 && !entry.includes("%") && (port === undefined || (Number(port) > 0 && Number(port) <= 65_535));
+};
+
+/** Addresses of name servers, each with a port or without (`10.0.0.2`, `10.0.0.2:5353`, `[fd00::2]:53`), separated by commas. */
+export const nameServers = v.pipe(
+  v.string(),
+  v.transform((text) =>
+    text
+      .split(",")
+      .map((part) => part.trim())
+      .filter((part) => part !== ""),
+  ),
+  v.array(
+    v.pipe(v.string(), v.check(isNameServer, "has an entry that is no address such as 10.0.0.2, 10.0.0.2:53 or [fd00::2]:53")),
+  ),
+  v.maxLength(8, "has more than 8 entries"),
+);
+
 export const secretText = (min_bytes: number) =>
   v.pipe(
     v.string(),

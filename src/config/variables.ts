@@ -9,6 +9,7 @@ import {
   hexKey,
   hosts,
   kek,
+  nameServers,
   networks,
   oneOf,
   port,
@@ -252,6 +253,12 @@ export const VARIABLES = {
     roles: ["gateway"],
     default: "",
     schema: hosts,
+  },
+  DNS_SERVERS: {
+    doc: "Name servers that upstreams are looked up at, in place of the system's: 10.0.0.2 or 10.0.0.2:5353, separated by commas.",
+    roles: ["gateway"],
+    default: "",
+    schema: nameServers,
   },
   MAX_REQUEST_BYTES: {
     doc: "The longest request body.",

@@ -134,6 +134,13 @@ export const problems = {
     "denials_ssrf",
   ),
   upstream_not_resolved: problem(502, "BadGateway", "The resource's upstream has no address.", "upstream_errors"),
+  zone_lookups_full: problem(
+    429,
+    "RateLimited",
+    "The zone has 8 look-ups of upstream names under way, as many as it may. Try again.",
+    "denials_rate_limited",
+  ),
+  lookups_full: problem(503, "TemporarilyUnavailable", AWAY, "upstream_errors"),
   mandate_used: problem(
     401,
     "InvalidToken",

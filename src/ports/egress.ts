@@ -1,17 +1,22 @@
 import type { Readable } from "node:stream";
 
-/** Why a target may not be called. `name_not_resolved` is no judgement: there is nothing to judge. */
+/**
+ * Why a target may not be called. The last three are no judgement: there is no address to judge, or as many names are
+ * being looked up as the zone may have (`zone_lookups_full`), or as the process may (`lookups_full`).
+ */
 export type EgressRefusal =
   | "url_refused"
   | "scheme_refused"
   | "host_not_listed"
   | "address_refused"
   | "metadata_address"
-  | "name_not_resolved";
+  | "name_not_resolved"
+  | "zone_lookups_full"
+  | "lookups_full";
 
 declare const checked: unique symbol;
 
-/** A target that was allowed: the only address that may be dialled for it is the one that was checked. */
+/** A target that was allowed: the only addresses that may be dialled for it are those that were checked. */
 export type EgressTarget = {
   /** Only the guard makes these. */
   readonly [checked]: true;
@@ -20,9 +25,8 @@ export type EgressTarget = {
   /** As in the URL, lower case, IPv6 without brackets: the TLS name and the Host. */
   readonly hostname: string;
   readonly port: number;
-  /** A literal IPv4 or IPv6 address. */
-  readonly address: string;
-  readonly family: 4 | 6;
+  /** Literal IPv4 and IPv6 addresses, at least one, in the order in which they are tried. */
+  readonly addresses: readonly string[];
 };
 
 /** `detail`: for the log and the ledger; it may name an address and never goes outside. */
@@ -31,10 +35,11 @@ export type EgressRefused = { readonly refused: EgressRefusal; readonly detail: 
 /**
  * The SSRF guard: name, then address. `check` resolves the name itself and judges every address that it has; one bad
  * address refuses the target (a name with a public and a private address is an attack, not a choice). At once where the
- * host is an address or was resolved a moment ago, else a promise, which never rejects.
+ * host is an address or was resolved a moment ago, else a promise, which never rejects. `zone_id`: whose look-up it is;
+ * names are looked up and remembered for each zone by itself.
  */
 export type Egress = {
-  check(url: URL): EgressTarget | EgressRefused | Promise<EgressTarget | EgressRefused>;
+  check(url: URL, zone_id: string): EgressTarget | EgressRefused | Promise<EgressTarget | EgressRefused>;
 };
 
 /** A call of an upstream as it goes out. `path`: origin-form, with its query. `headers`: name, value, name, value, …. */

@@ -1,12 +1,10 @@
-import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { LRUCache } from "lru-cache";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Egress, EgressRefusal, EgressRefused, EgressTarget } from "../../ports/egress.ts";
 import { type AddressClass, canonicalAddress, classifyAddress } from "./address.ts";
-
-/** Every address of a name. Rejects where it has none. */
-export type Resolver = (hostname: string) => Promise<readonly string[]>;
+import { createNames, type Found, NAME_BOUNDS, type NameBounds } from "./names.ts";
+import { createResolver, type Resolver } from "./resolver.ts";
 
 export type EgressOptions = {
   /** `ALLOW_PRIVATE_UPSTREAMS`. In production only for hosts that are on the list. */
@@ -17,21 +15,16 @@ export type EgressOptions = {
   readonly allowlist: readonly string[];
   readonly production: boolean;
   readonly clock: Clock;
+  /** `DNS_SERVERS`: asked in place of the system's. */
+  readonly dns_servers?: readonly string[];
   readonly resolver?: Resolver;
+  readonly bounds?: NameBounds;
 };
 
-/** An answer of the DNS is believed for this long: the next dial asks again. */
-const RESOLVED_MS = 5_000;
-/** A name without an address is not asked for again for this long, so that it is no way to load the resolver. */
-const UNRESOLVED_MS = 1_000;
-const RESOLVE_TIMEOUT_MS = 5_000;
-const MAX_NAMES = 1_024;
-/** Names that are being looked up: they share libuv's four threads with everything else. */
-const MAX_LOOKUPS = 64;
-const MAX_ADDRESSES = 64;
+/** Judgements that are remembered. One that is not costs a few microseconds. */
+const MAX_JUDGED = 4_096;
 
-const systemResolver: Resolver = async (hostname) =>
-  (await lookup(hostname, { all: true, order: "verbatim" })).map(({ address }) => address);
+const FULL = { zone_full: "zone_lookups_full", full: "lookups_full" } as const satisfies Record<string, EgressRefusal>;
 
 const refuse = (refused: EgressRefusal, detail: string): EgressRefused => ({ refused, detail });
 
@@ -52,16 +45,13 @@ const canonicalEntry = (entry: string): string => {
 
 /** A judgement stands as long as what it was made from: an address for good, a name's until it is looked up again. */
 type Judged = { readonly result: EgressTarget | EgressRefused; readonly until_ms: number };
-type Resolved = { readonly addresses: readonly string[]; readonly until_ms: number };
-
 /** The SSRF guard (see the port): one classifier on parsed bytes, on the name and on every address that it resolves to. */
 export const createEgress = (options: EgressOptions): Egress => {
   const { clock } = options;
-  const resolver = options.resolver ?? systemResolver;
   const list = new Set(options.allowlist.map(canonicalEntry));
-  const names = new LRUCache<string, Resolved>({ max: MAX_NAMES });
-  const judged = new LRUCache<string, Judged>({ max: MAX_NAMES });
-  const lookups = new Map<string, Promise<readonly string[]>>();
+  const resolver = options.resolver ?? createResolver({ clock, servers: options.dns_servers ?? [] });
+  const names = createNames({ resolver, clock, bounds: options.bounds ?? NAME_BOUNDS });
+  const judged = new LRUCache<string, Judged>({ max: MAX_JUDGED });
 
   const allows = (kind: AddressClass, address: string, host_listed: boolean): boolean => {
     if (kind === "public") return true;
@@ -78,8 +68,7 @@ export const createEgress = (options: EgressOptions): Egress => {
     listed: boolean,
     addresses: readonly string[],
   ): EgressTarget | EgressRefused => {
-    const [first] = addresses;
-    if (first === undefined) return refuse("name_not_resolved", `${host} has no address`);
+    if (addresses.length === 0) return refuse("name_not_resolved", `${host} has no address`);
     for (const address of addresses) {
       const kind = classifyAddress(address);
       if (!allows(kind, address, listed)) {
@@ -91,39 +80,12 @@ export const createEgress = (options: EgressOptions): Egress => {
       protocol: url.protocol as "http:" | "https:",
       hostname: host,
       port,
-      address: first,
-      family: isIP(first) as 4 | 6,
+      addresses,
     } as EgressTarget;
   };
 
-  const resolve = (host: string): Promise<readonly string[]> => {
-    const running = lookups.get(host);
-    if (running !== undefined) return running;
-    if (lookups.size >= MAX_LOOKUPS) return Promise.resolve([]);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<readonly string[]>((_, reject) => {
-      timer = setTimeout(() => reject(new Error("the resolver did not answer in time")), RESOLVE_TIMEOUT_MS);
-    });
-    const found = Promise.race([resolver(host), late])
-      .then(
-        (addresses) => addresses.slice(0, MAX_ADDRESSES),
-        () => [],
-      )
-      .then((addresses) => {
-        const until_ms = clock.monotonic_ms() + (addresses.length === 0 ? UNRESOLVED_MS : RESOLVED_MS);
-        names.set(host, { addresses, until_ms });
-        return addresses;
-      })
-      .finally(() => {
-        clearTimeout(timer);
-        lookups.delete(host);
-      });
-    lookups.set(host, found);
-    return found;
-  };
-
   return {
-    check(url) {
+    check(url, zone_id) {
       const before = judged.get(url.href);
       if (before !== undefined && before.until_ms > clock.monotonic_ms()) return before.result;
       if (url.protocol !== "http:" && url.protocol !== "https:")
@@ -138,16 +100,19 @@ export const createEgress = (options: EgressOptions): Egress => {
       if (options.production && url.protocol === "http:" && !listed) {
         return refuse("scheme_refused", `${host} is plain http and not on the list of hosts`);
       }
-      const remember = (addresses: readonly string[], until_ms: number): EgressTarget | EgressRefused => {
+      const judgeAll = (addresses: readonly string[], until_ms: number): EgressTarget | EgressRefused => {
         const result = judge(url, host, port, listed, addresses);
-        judged.set(url.href, { result, until_ms });
+        // That nobody could say is one zone's to know: another may have heard an answer.
+        if (addresses.length > 0) judged.set(url.href, { result, until_ms });
         return result;
       };
-      if (isIP(host) !== 0) return remember([host], Infinity);
-      const known = names.get(host);
-      if (known !== undefined && known.until_ms > clock.monotonic_ms())
-        return remember(known.addresses, known.until_ms);
-      return resolve(host).then((addresses) => judge(url, host, port, listed, addresses));
+      const judgeFound = (found: Found): EgressTarget | EgressRefused =>
+        typeof found === "string"
+          ? refuse(FULL[found], `${host} is not looked up`)
+          : judgeAll(found.addresses, found.until_ms);
+      if (isIP(host) !== 0) return judgeAll([host], Infinity);
+      const found = names.find(zone_id, host);
+      return found instanceof Promise ? found.then(judgeFound) : judgeFound(found);
     },
   };
 };

@@ -1,6 +1,6 @@
-import { isIP, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { LRUCache } from "lru-cache";
-import { buildConnector, Client, type Dispatcher, Pool } from "undici";
+import { Client, type Dispatcher, Pool } from "undici";
 import type {
   EgressTarget,
   RunningUpstreamCall,
@@ -9,6 +9,7 @@ import type {
   UpstreamFailure,
   Upstreams,
 } from "../../ports/egress.ts";
+import { createDial } from "./dial.ts";
 
 export type UpstreamsOptions = {
   /** To have a connection, TLS included. */
@@ -69,7 +70,7 @@ class Line extends Client {
 const NOT_SENT: RunningUpstreamCall = { abort: () => undefined };
 
 /**
- * One undici pool for each origin *and* address: the connector can dial only the address that was checked, under the
+ * One undici pool for each origin *and* its addresses: the connector can dial only those that were checked, under the
  * target's own name for Host and TLS. No pipelining (an answer that streams would hold up those behind it), no retries
  * of what was sent, no timeouts of undici's (its timer is a second coarse; the caller has better).
  */
@@ -89,15 +90,7 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
   const pools = new LRUCache<string, Entry>({ max: MAX_POOLS, dispose: ({ pool }) => retire(pool) });
 
   const open = (target: EgressTarget): Entry => {
-    const connect = buildConnector({
-      timeout: options.connect_timeout_ms,
-      rejectUnauthorized: true,
-      minVersion: "TLSv1.2",
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
-    });
-    const servername = isIP(target.hostname) === 0 ? target.hostname : undefined;
-    const dial: buildConnector.connector = (to, done) =>
-      connect({ ...to, hostname: target.address, ...(servername === undefined ? {} : { servername }) }, done);
+    const dial = createDial(target, { connect_timeout_ms: options.connect_timeout_ms, ca: options.ca });
     const pool = new Pool(target.origin, {
       connections: max_connections,
       pipelining: 1,
@@ -121,7 +114,7 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
   };
 
   const entryOf = (target: EgressTarget): Entry => {
-    const key = `${target.origin}|${target.address}`;
+    const key = `${target.origin}|${target.addresses.join()}`;
     const known = pools.get(key);
     if (known !== undefined) return known;
     const made = open(target);

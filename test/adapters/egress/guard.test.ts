@@ -188,7 +188,7 @@ const guard = (over: Partial<EgressOptions> = {}) => {
     ...over,
   });
   const judge = async (url: string): Promise<EgressRefusal | "allowed"> => {
-    const result = await egress.check(new URL(url));
+    const result = await egress.check(new URL(url), "zone");
     return "refused" in result ? result.refused : "allowed";
   };
   return { egress, judge, asked, pass: (ms: number) => (now_ms += ms) };
@@ -320,7 +320,7 @@ describe("the guard", () => {
 
   it("gives a target whose address is one that it judged", async () => {
     const { egress } = guard();
-    const target = await egress.check(new URL("https://public.test:8443/x?y"));
+    const target = await egress.check(new URL("https://public.test:8443/x?y"), "zone");
     assert.ok(!("refused" in target));
     assert.deepEqual(
       { ...target },
@@ -329,8 +329,7 @@ describe("the guard", () => {
         protocol: "https:",
         hostname: "public.test",
         port: 8443,
-        address: "8.8.8.8",
-        family: 4,
+        addresses: ["8.8.8.8", "2606:4700::1111"],
       },
     );
   });

@@ -45,16 +45,16 @@ const upstreams = (max_connections = 8): Upstreams => {
   return made;
 };
 /** A target under a name that only this guard knows. */
-const targetOf = async (url: string, address = "127.0.0.1"): Promise<EgressTarget> => {
+const targetOf = async (url: string, ...addresses: readonly string[]): Promise<EgressTarget> => {
   const egress = createEgress({
     allow_private: false,
     allow_loopback: true,
     allowlist: [],
     production: false,
     clock: systemClock,
-    resolver: async () => [address],
+    resolver: async () => (addresses.length === 0 ? ["127.0.0.1"] : addresses),
   });
-  const target = await egress.check(new URL(url));
+  const target = await egress.check(new URL(url), "zone");
   assert.ok(!("refused" in target));
   return target;
 };
