@@ -7,6 +7,8 @@ export type DialOptions = {
   readonly connect_timeout_ms: number;
   /** Trusted in place of the system's, in PEM. */
   readonly ca: string | undefined;
+  /** Whether a connection is still of any use. */
+  readonly wanted: () => boolean;
 };
 
 /** Addresses that one connection tries. */
@@ -49,7 +51,7 @@ export const createDial = (target: EgressTarget, options: DialOptions): buildCon
         if (error === null) {
           first = at;
           done(null, made);
-        } else if (nth + 1 < tries && until_ms - performance.now() > MIN_TRY_MS) attempt(nth + 1);
+        } else if (options.wanted() && nth + 1 < tries && until_ms - performance.now() > MIN_TRY_MS) attempt(nth + 1);
         else done(error, null);
       }) as unknown as { destroy(error: Error): void };
       const timer = setTimeout(

@@ -90,7 +90,8 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
   const pools = new LRUCache<string, Entry>({ max: MAX_POOLS, dispose: ({ pool }) => retire(pool) });
 
   const open = (target: EgressTarget): Entry => {
-    const dial = createDial(target, { connect_timeout_ms: options.connect_timeout_ms, ca: options.ca });
+    const { connect_timeout_ms, ca } = options;
+    const dial = createDial(target, { connect_timeout_ms, ca, wanted: () => !closed });
     const pool = new Pool(target.origin, {
       connections: max_connections,
       pipelining: 1,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createServer, type RequestListener, type Server } from "node:http";
-import { type AddressInfo, createServer as createTcpServer, type Server as TcpServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer as createTcpServer, type Server as TcpServer, type Socket } from "node:net";
 import { after, afterEach, describe, it } from "node:test";
 import { createServer as createTlsServer } from "node:tls";
 import { createEgress, createUpstreams } from "../../../src/adapters/egress/index.ts";
@@ -135,6 +135,69 @@ describe("an upstream's pool", () => {
     const { status, body } = await run(upstreams(), target).done;
     assert.equal(status, 200);
     assert.equal(body, `never-resolved.invalid:${port}`);
+  });
+
+  /** Takes connections on a port of another loopback address and does `what` with them. */
+  const at = async (address: string, port: number, what: (socket: Socket) => void): Promise<Socket[]> => {
+    const taken: Socket[] = [];
+    const server = createTcpServer((socket) => {
+      taken.push(socket);
+      socket.on("error", () => undefined);
+      socket.resume(); // a paused one hears of no end
+      what(socket);
+    });
+    bare.push(server);
+    await new Promise<void>((resolve) => server.listen(port, address, resolve));
+    return taken;
+  };
+
+  it("dials the next address where one refuses, and stays with the one that answered", async () => {
+    const port = await serve((_request, response) => response.writeHead(200, { connection: "close" }).end("here"));
+    const target = await targetOf(`http://many.invalid:${port}/`, "127.0.0.2", "127.0.0.3", "127.0.0.1");
+    const of = upstreams();
+    assert.equal((await run(of, target).done).body, "here");
+    const late = await at("127.0.0.2", port, (socket) => socket.destroy());
+    for (let call = 0; call < 3; call += 1) assert.equal((await run(of, target).done).body, "here");
+    assert.equal(late.length, 0);
+  });
+
+  it("dials the next address where one is silent in the handshake, within the time for all of them", async () => {
+    const port = await saying(`HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere`, (socket) => socket.end(), "https");
+    const target = (...addresses: readonly string[]) => targetOf(`https://localhost:${port}/`, ...addresses);
+    const silent = await at("127.0.0.2", port, () => undefined);
+    silent.push(...(await at("127.0.0.3", port, () => undefined)));
+    const of = upstreams();
+    const began_ms = performance.now();
+    assert.equal((await run(of, await target("127.0.0.2", "127.0.0.3", "127.0.0.1")).done).body, "here");
+    assert.ok(performance.now() - began_ms < 1_000, "the silent ones had a third of the time each");
+    assert.equal((await run(of, await target("127.0.0.3", "127.0.0.2")).done).failure, "timeout");
+    await eventually(() => silent.every((socket) => socket.destroyed));
+  });
+
+  it("dials no other address once a byte of the call was sent", async () => {
+    let calls = 0;
+    const port = await serve((_request, response) => ((calls += 1), response.end("here")));
+    const first = await at("127.0.0.2", port, (socket) => socket.once("data", () => socket.resetAndDestroy()));
+    const target = await targetOf(`http://many.invalid:${port}/`, "127.0.0.2", "127.0.0.1");
+    assert.equal((await run(upstreams(), target).done).failure, "failed");
+    assert.equal(first.length, 1);
+    assert.equal(calls, 0);
+  });
+
+  it("tries no address after it was closed", async () => {
+    const of = upstreams();
+    let closing: Promise<void> | undefined;
+    const port = await saying("", () => undefined);
+    const first = await at("127.0.0.2", port, () => (closing ??= of.close()));
+    const second = await at("127.0.0.3", port, () => undefined);
+    const call = run(of, await targetOf(`https://many.invalid:${port}/`, "127.0.0.2", "127.0.0.3"));
+    assert.equal((await call.done).failure, "failed");
+    await closing;
+    await eventually(() => first[0]?.destroyed === true);
+    const ours = connect(port, "127.0.0.3");
+    await eventually(() => second.length > 0);
+    assert.equal(second[0]?.remotePort, ours.localPort, "nobody came before");
+    ours.destroy();
   });
 
   it("does not mix the addresses of one name", async () => {
