@@ -10,7 +10,7 @@ export const MAX_RESOURCES = 16;
 /** The STS's paths. The internal ones, and the token endpoint for the Gateway, are signed (domain/gateway-signature.ts). */
 export const TOKEN_PATH = "/oauth/2/token";
 export const JWKS_PATH = "/.well-known/jwks.json";
-/** `?since={version}`: 200 with `Bindings`, or 304. */
+/** `?since={version}`: 200 with the first `BindingsPage`, or 304; `?cursor={cursor}`: the next; `?zone_id={id}`: that zone alone. */
 export const BINDINGS_PATH = "/internal/v1/bindings";
 /** `?cursor={cursor}`: 200 with a `RevocationPage`. */
 export const REVOCATIONS_PATH = "/internal/v1/revocations";
@@ -97,17 +97,23 @@ export const ExchangeAnswerSchema = v.variant("status", [
   }),
 ]);
 
-/** Bindings of one zone: resource identifier → upstream. `version` changes with any of them. */
-export const BindingsSchema = v.object({
-  version: v.string(),
+/**
+ * Some zones, each whole: resource identifier → upstream. `version` is that of all zones when their first page was read,
+ * and changes with any of them; a zone that was asked for alone has none, and no `cursor`. A zone of `too_large` has more
+ * bytes of identifiers and addresses than a Gateway is to hold for one.
+ */
+export const BindingsPageSchema = v.object({
+  version: v.optional(v.string()),
   zones: v.array(
     v.object({
       zone_id: v.string(),
+      too_large: v.optional(v.literal(true)),
       resources: v.array(v.object({ id: v.string(), identifier: v.string(), upstream_url: v.string() })),
     }),
   ),
+  cursor: v.optional(v.string()),
 });
-export type Bindings = v.InferOutput<typeof BindingsSchema>;
+export type BindingsPage = v.InferOutput<typeof BindingsPageSchema>;
 
 /** `position`: where in `caracal.sessions.revoke` to go on; `seq`: the zone's last message that the marks already hold. */
 export const RevocationPageSchema = v.object({

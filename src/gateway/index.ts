@@ -231,11 +231,11 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     drain: () => forwarder.drain(),
     invalidated({ kind, zone_id }) {
       if (kind === "key") keys.forget(zone_id);
-      else if (kind === "resource" || kind === "zone") bindings.refresh();
+      else if (kind === "resource" || kind === "zone") bindings.refresh(zone_id);
     },
     invalidationsLost() {
       keys.forgetAll();
-      bindings.refresh();
+      bindings.refresh(undefined);
     },
   };
 };

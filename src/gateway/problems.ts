@@ -99,6 +99,12 @@ export const problems = {
     "denials_jti_replay",
   ),
   resource_not_bound: problem(403, "AccessDenied", "There is no such resource in the token's zone.", "denials_binding"),
+  zone_too_large: problem(
+    403,
+    "AccessDenied",
+    "The zone's resources have more than 4 MiB of identifiers and addresses, which is more than a zone may.",
+    "denials_binding",
+  ),
   resource_not_targeted: problem(403, "AccessDenied", "The token is limited to other resources.", "denials_target"),
   token_revoked: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   revocation_stale: problem(503, "TemporarilyUnavailable", AWAY, "denials_revocation_stale"),

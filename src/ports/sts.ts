@@ -1,4 +1,4 @@
-import type { Bindings, JwksResponse, RevocationPage, TokenAnswer } from "../contracts/sts.ts";
+import type { BindingsPage, JwksResponse, RevocationPage, TokenAnswer } from "../contracts/sts.ts";
 import type { Cancellation } from "../kernel/cancel.ts";
 
 /** What the Gateway asks for one call of an agent. */
@@ -15,6 +15,12 @@ export type GatewayExchange = {
   readonly traceparent: string;
 };
 
+/** All zones page by page, first what may have changed since a version, then by cursor; or one zone alone. */
+export type BindingsQuery =
+  | { readonly since: string | undefined }
+  | { readonly cursor: string }
+  | { readonly zone_id: string };
+
 /**
  * The STS as the Gateway sees it: by a function call within one process, over signed HTTPS across processes.
  * A refusal is an answer; where there is none, calls reject: `StsTimeout` after `STS_TIMEOUT`, else `Unavailable`.
@@ -23,7 +29,7 @@ export type GatewayExchange = {
 export type Sts = {
   exchange(request: GatewayExchange, signal: Cancellation): Promise<TokenAnswer>;
   /** undefined: the same as at `since`. */
-  bindings(since: string | undefined): Promise<Bindings | undefined>;
+  bindings(query: BindingsQuery): Promise<BindingsPage | undefined>;
   revocations(cursor: string | undefined): Promise<RevocationPage>;
   /** undefined: no such zone, or a zone without keys. */
   jwks(zone_id: string): Promise<JwksResponse | undefined>;

@@ -41,7 +41,7 @@ export const createDirect = (tokens: TokenEndpoint, state: PublicState, clock: C
     const start = { request, request_id: exchange.request_id, trace_id, now_ms: clock.now_ms() };
     return unlessAborted(tokens.answer(start), signal);
   },
-  bindings: (since) => orUnavailable(state.bindings(since)),
+  bindings: (query) => orUnavailable(state.bindings(query)),
   revocations: (cursor) => orUnavailable(state.revocations(cursor)),
   jwks: (zone_id) => orUnavailable(state.jwks(zone_id)),
 });

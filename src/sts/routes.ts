@@ -19,6 +19,7 @@ import { requestIdOf } from "../http/request-id.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
+import type { BindingsQuery } from "../ports/sts.ts";
 import { createAnswerLines } from "./answer-lines.ts";
 import { readExchangeBatch } from "./exchange-batch.ts";
 import { parseForm } from "./form.ts";
@@ -202,6 +203,15 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     return value;
   };
 
+  /** One of the three ways to ask. */
+  const bindingsQuery = (c: Context<Env>): BindingsQuery => {
+    const [since, cursor, zone_id] = ["since", "cursor", "zone_id"].map((name) => oneQuery(c, name));
+    if ([since, cursor, zone_id].filter((one) => one !== undefined).length > 1)
+      throw new Problem(400, "invalid_request", "Send one of since, cursor and zone_id.");
+    if (cursor !== undefined) return { cursor };
+    return zone_id === undefined ? { since } : { zone_id };
+  };
+
   const general = async (c: Context<Env>, run: (call: Call) => Promise<Response>): Promise<Response> => {
     const request = c.env.incoming;
     const request_id = requestIdOf(request.headers["x-request-id"]);
@@ -269,7 +279,7 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
   app.get(BINDINGS_PATH, (c) =>
     general(c, async ({ request }) => {
       await admitGateway(request);
-      const bindings = await state.bindings(oneQuery(c, "since"));
+      const bindings = await state.bindings(bindingsQuery(c));
       return bindings === undefined
         ? new Response(null, { status: 304 })
         : json(bindings, { "cache-control": "no-store" });

@@ -121,13 +121,69 @@ export type BindingRow =
   | { readonly zone_id: string; readonly id: string; readonly identifier: string; readonly upstream_url: string }
   | { readonly zone_id: string; readonly id: null; readonly identifier: null; readonly upstream_url: null };
 
-/** Every living zone with its living bindings, in a stable order. */
-export const readBindings = (sql: Queryable): Promise<readonly BindingRow[]> =>
-  sql<BindingRow[]>`
-    select z.id as zone_id, r.id, r.identifier, r.upstream_url
-    from zones z left join resources r on r.zone_id = z.id and r.archived_at is null
-    where z.archived_at is null
-    order by z.id, r.id`;
+/** Of one page: zones; bytes of what they hold, after which no further zone is begun; and bytes of one zone. */
+export type BindingLimits = { readonly zones: number; readonly page_bytes: number; readonly zone_bytes: number };
+
+export type BindingsRead = {
+  readonly rows: readonly BindingRow[];
+  readonly too_large: ReadonlySet<string>;
+  /** The last zone of the page, where there may be more. */
+  readonly last_zone_id: string | undefined;
+};
+
+/** What all living zones and bindings are, in 32 bytes (hex), whose rows never leave the database. */
+export const readBindingsVersion = async (sql: Queryable): Promise<string> => {
+  const [row] = await sql<{ version: string }[]>`
+    with digests as (
+      select z.id, string_agg(
+          encode(sha256(convert_to(json_build_array(r.id, r.identifier, r.upstream_url)::text, 'UTF8')), 'hex'),
+          '' order by r.id) as resources
+      from zones z left join resources r on r.zone_id = z.id and r.archived_at is null
+      where z.archived_at is null
+      group by z.id)
+    select encode(sha256(convert_to(coalesce(string_agg(
+      encode(sha256(convert_to(json_build_array(id, resources)::text, 'UTF8')), 'hex'), '' order by id), ''), 'UTF8')),
+      'hex') as version
+    from digests`;
+  if (row === undefined) throw new Error("the database did not tell the version of the bindings");
+  return row.version;
+};
+
+/** Living zones with their living bindings, in the order of their ids: after one, or one alone. */
+export const readBindings = async (
+  sql: Queryable,
+  which: { readonly after: string } | { readonly zone_id: string },
+  limits: BindingLimits,
+): Promise<BindingsRead> => {
+  const after = "after" in which ? which.after : null;
+  const zone_id = "zone_id" in which ? which.zone_id : null;
+  const rows = await sql<(BindingRow & { too_large: boolean; found: number })[]>`
+    with page as (
+      select id from zones
+      where archived_at is null and (id > ${after}::text or id = ${zone_id}::text)
+      order by id limit ${limits.zones}),
+    weighed as (
+      select p.id, coalesce(sum(octet_length(r.id) + octet_length(r.identifier) + octet_length(r.upstream_url)), 0) as bytes
+      from page p left join resources r on r.zone_id = p.id and r.archived_at is null
+      group by p.id),
+    placed as (
+      select id, bytes > ${limits.zone_bytes} as too_large, count(*) over ()::int as found,
+        sum(case when bytes > ${limits.zone_bytes} then 0 else bytes end)
+          over (order by id rows between unbounded preceding and 1 preceding) as bytes_before
+      from weighed)
+    select p.id as zone_id, p.too_large, p.found, r.id, r.identifier, r.upstream_url
+    from placed p left join resources r on r.zone_id = p.id and r.archived_at is null and not p.too_large
+    where coalesce(p.bytes_before, 0) < ${limits.page_bytes}
+    order by p.id, r.id`;
+  const zones = new Set(rows.map((row) => row.zone_id));
+  const found = rows[0]?.found ?? 0;
+  const more = "after" in which && (zones.size < found || found === limits.zones);
+  return {
+    rows: rows.map(({ zone_id: of, id, identifier, upstream_url }) => ({ zone_id: of, id, identifier, upstream_url }) as BindingRow),
+    too_large: new Set(rows.filter((row) => row.too_large).map((row) => row.zone_id)),
+    last_zone_id: more ? rows.at(-1)?.zone_id : undefined,
+  };
+};
 
 /** Where a page of revocations begins: behind this zone, or within it behind this session, at the number noted then. */
 export type RevocationsAfter = {

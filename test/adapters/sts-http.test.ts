@@ -379,18 +379,22 @@ describe("the STS over HTTP", () => {
     handler = (request, response) => (note(request), json(response, 404, {}));
     assert.equal(await sts.jwks("none"), undefined);
     handler = (request, response) => (note(request), void response.writeHead(304).end());
-    assert.equal(await sts.bindings("v/1"), undefined);
+    assert.equal(await sts.bindings({ since: "v/1" }), undefined);
     handler = (request, response) => (note(request), json(response, 200, { version: "2", zones: [] }));
-    assert.deepEqual(await sts.bindings(undefined), { version: "2", zones: [] });
+    assert.deepEqual(await sts.bindings({ since: undefined }), { version: "2", zones: [] });
+    assert.deepEqual(await sts.bindings({ cursor: "c=2" }), { version: "2", zones: [] });
+    assert.deepEqual(await sts.bindings({ zone_id: "z&2" }), { version: "2", zones: [] });
     handler = (request, response) => (note(request), json(response, 200, { position: "5-0", zones: [] }));
     assert.deepEqual(await sts.revocations("c=1"), { position: "5-0", zones: [] });
     handler = (request, response) => (note(request), json(response, 401, {}));
-    await assert.rejects(sts.bindings(undefined), Unavailable);
-    assert.deepEqual(asked.slice(0, 5), [
+    await assert.rejects(sts.bindings({ since: undefined }), Unavailable);
+    assert.deepEqual(asked.slice(0, 7), [
       { url: "/behind/.well-known/jwks.json?zone_id=z%261", signed: false },
       { url: "/behind/.well-known/jwks.json?zone_id=none", signed: false },
       { url: "/behind/internal/v1/bindings?since=v%2F1", signed: true },
       { url: "/behind/internal/v1/bindings", signed: true },
+      { url: "/behind/internal/v1/bindings?cursor=c%3D2", signed: true },
+      { url: "/behind/internal/v1/bindings?zone_id=z%262", signed: true },
       { url: "/behind/internal/v1/revocations?cursor=c%3D1", signed: true },
     ]);
   });

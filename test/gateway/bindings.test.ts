@@ -1,5 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { BindingsPage } from "../../src/contracts/sts.ts";
+import { type BindingTable, createBindings } from "../../src/gateway/bindings.ts";
+import { createLog } from "../../src/kernel/log.ts";
+import type { BindingsQuery } from "../../src/ports/sts.ts";
 import { createRig, RESOURCE } from "./rig.ts";
 
 const tick = async (rig: Awaited<ReturnType<typeof createRig>>): Promise<void> => {
@@ -36,7 +40,7 @@ describe("the bindings", () => {
           },
         ],
       });
-      rig.role.invalidated({ zone_id: "zone-1", kind: "resource", id: "a" });
+      rig.role.invalidationsLost();
       await tick(rig);
       assert.equal(await rig.metric("bindings_loaded"), 1, "one that is no URL is left out");
     } finally {
@@ -52,5 +56,125 @@ describe("the bindings", () => {
     } finally {
       await rig.close();
     }
+  });
+
+  it("of a zone that is too large are refused by themselves, and named so", async () => {
+    const rig = await createRig();
+    try {
+      rig.sts.bound = () => ({ version: "2", zones: [{ zone_id: "zone-1", too_large: true, resources: [] }] });
+      rig.role.invalidated({ zone_id: "zone-1", kind: "resource", id: "a" });
+      await tick(rig);
+      const refused = await rig.call("/");
+      assert.equal(refused.status, 403);
+      const body = (await refused.json()) as { reason: string; message: string };
+      assert.equal(body.reason, "zone_too_large");
+      assert.match(body.message, /4 MiB/);
+    } finally {
+      await rig.close();
+    }
+  });
+});
+
+describe("the table of bindings", () => {
+  const zoneOf = (zone_id: string, ...ids: readonly string[]): BindingsPage["zones"][number] => ({
+    zone_id,
+    resources: ids.map((id) => ({ id, identifier: `resource://${id}`, upstream_url: `http://${id}.test/` })),
+  });
+  const make = () => {
+    let now_ms = 1_000;
+    const asked: BindingsQuery[] = [];
+    const state = { answer: async (_query: BindingsQuery): Promise<BindingsPage | undefined> => undefined };
+    const table = createBindings({
+      sts: { bindings: (query) => (asked.push(query), state.answer(query)) },
+      clock: { now_ms: () => now_ms, monotonic_ms: () => now_ms },
+      log: createLog({ level: "silent" }),
+    });
+    return { table, asked, state, pass: (ms: number) => (now_ms += ms) };
+  };
+  const known = (table: BindingTable, ...ids: readonly string[]): boolean[] =>
+    ids.map((id) => table.byId(`z-${id}`, id)?.upstream.href === `http://${id}.test/`);
+
+  it("takes all pages, drops zones that none of them names, and asks for a version's change alone then", async () => {
+    const { table, asked, state, pass } = make();
+    const pages: Record<string, BindingsPage> = {
+      first: { version: "1", zones: [zoneOf("z-a", "a"), zoneOf("z-b", "b")], cursor: "second" },
+      second: { version: "1", zones: [zoneOf("z-c", "c")], cursor: "third" },
+      third: { version: "1", zones: [zoneOf("z-d", "d")] },
+    };
+    state.answer = async (query) => pages["cursor" in query ? query.cursor : "first"];
+    await table.worker.tick();
+    assert.deepEqual(known(table, "a", "b", "c", "d"), [true, true, true, true]);
+    assert.equal(table.size, 4);
+    pass(30_001);
+    state.answer = async () => ({ version: "2", zones: [zoneOf("z-b", "b"), zoneOf("z-e", "e")] });
+    await table.worker.tick();
+    assert.deepEqual(known(table, "a", "b", "c", "d", "e"), [false, true, false, false, true]);
+    assert.equal(table.size, 2);
+    assert.deepEqual(asked, [{ since: undefined }, { cursor: "second" }, { cursor: "third" }, { since: "1" }]);
+  });
+
+  it("keeps what it has where a later page is missing, takes what came, and begins again", async () => {
+    const { table, state, pass } = make();
+    state.answer = async () => ({ version: "1", zones: [zoneOf("z-a", "a"), zoneOf("z-c", "c")] });
+    await table.worker.tick();
+    pass(30_001);
+    state.answer = async (query) => {
+      if ("cursor" in query) throw new Error("away");
+      return { version: "2", zones: [zoneOf("z-b", "b")], cursor: "second" };
+    };
+    await assert.rejects(table.worker.tick());
+    assert.deepEqual(known(table, "a", "b", "c"), [true, true, true]);
+    pass(1_001);
+    state.answer = async (query) => {
+      assert.deepEqual(query, { since: "1" }, "what was read in part is no version");
+      return { version: "2", zones: [zoneOf("z-b", "b")] };
+    };
+    await table.worker.tick();
+    assert.deepEqual(known(table, "a", "b", "c"), [false, true, false]);
+  });
+
+  it("reads a zone that changed alone, once a second at most, and another that fails holds it up once", async () => {
+    const { table, asked, state, pass } = make();
+    state.answer = async () => ({ version: "1", zones: [zoneOf("z-a", "old"), zoneOf("z-b", "b")] });
+    await table.worker.tick();
+    asked.length = 0;
+    state.answer = async () => ({ zones: [zoneOf("z-a", "a")] });
+    for (let change = 0; change < 5; change += 1) {
+      table.refresh("z-a");
+      await table.worker.tick();
+    }
+    assert.deepEqual(asked, [{ zone_id: "z-a" }]);
+    assert.deepEqual(known(table, "a", "b"), [true, true]);
+    pass(1_000);
+    await table.worker.tick();
+    assert.deepEqual(asked, [{ zone_id: "z-a" }, { zone_id: "z-a" }], "the last change was not lost");
+    state.answer = async (query) => {
+      if ("zone_id" in query && query.zone_id === "z-bad") throw new Error("unreadable");
+      return { zones: [] };
+    };
+    table.refresh("z-bad");
+    table.refresh("z-b");
+    await assert.rejects(table.worker.tick());
+    await assert.rejects(table.worker.tick());
+    assert.deepEqual(known(table, "a", "b"), [true, false], "z-b is gone");
+    assert.equal(table.knows("z-b"), false);
+    pass(30_000);
+    await table.worker.tick().catch(() => undefined);
+    assert.deepEqual(
+      asked.find((query) => "since" in query),
+      { since: undefined },
+      "the version from before is none of what is held now",
+    );
+  });
+
+  it("reads all where more zones changed than it notes", async () => {
+    const { table, asked, state } = make();
+    state.answer = async () => ({ version: "1", zones: [] });
+    await table.worker.tick();
+    asked.length = 0;
+    for (let at = 0; at < 5_000; at += 1) table.refresh(`z-${at}`);
+    await table.worker.tick();
+    assert.deepEqual(asked[0], { since: "1" });
+    assert.equal(asked.length, 1_001);
   });
 });

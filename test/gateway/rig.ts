@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { createEgress, createUpstreams } from "../../src/adapters/egress/index.ts";
 import { createMarks } from "../../src/adapters/memory/marks.ts";
-import type { Bindings, JwksResponse, TokenAnswer } from "../../src/contracts/sts.ts";
+import type { BindingsPage, JwksResponse, TokenAnswer } from "../../src/contracts/sts.ts";
 import type { AuditDraft, AuditWriter } from "../../src/domain/audit-event.ts";
 import type { RevocationEvent, Revocations } from "../../src/domain/revocation.ts";
 import { type Claims, issuerOf, signToken } from "../../src/domain/token.ts";
@@ -79,7 +79,7 @@ export type FakeSts = Sts & {
   readonly jwks_asked: string[];
   answer: (request: GatewayExchange, signal: Cancellation) => TokenAnswer | Promise<TokenAnswer>;
   keysOf: (zone_id: string) => JwksResponse | undefined | Promise<JwksResponse | undefined>;
-  bound: () => Bindings | Promise<Bindings>;
+  bound: () => BindingsPage | Promise<BindingsPage>;
 };
 
 export type UpstreamHandler = (request: IncomingMessage, response: ServerResponse) => void;
@@ -155,9 +155,10 @@ export const createRig = async (options: RigOptions = {}) => {
       sts.exchanges.push(request);
       return sts.answer(request, signal);
     },
-    bindings: async (since) => {
+    bindings: async (query) => {
       const bound = await sts.bound();
-      return bound.version === since ? undefined : bound;
+      if ("zone_id" in query) return { zones: bound.zones.filter(({ zone_id }) => zone_id === query.zone_id) };
+      return "since" in query && bound.version === query.since ? undefined : bound;
     },
     revocations: async () => ({ position: "0-0", zones: [] }),
     async jwks(zone_id) {

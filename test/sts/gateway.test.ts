@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import {
   BINDINGS_PATH,
-  type Bindings,
+  type BindingsPage,
   GATEWAY_FIELDS,
   GRANT_TOKEN_EXCHANGE,
   REVOCATIONS_PATH,
@@ -285,22 +285,91 @@ describe("the Gateway's own calls", () => {
     };
 
     it("bring every living resource of every living zone, and nothing where nothing changed", async () => {
-      const first = (await (await read()).json()) as Bindings;
+      const first = (await (await read()).json()) as BindingsPage;
       const mine = first.zones.find((one) => one.zone_id === zone);
       assert.deepEqual(mine?.resources, [
         { id: target.id, identifier: target.identifier, upstream_url: "http://upstream.test/base?x=1" },
       ]);
       assert.equal((await read(first.version)).status, 304);
-      assert.equal(await f.role.direct.bindings(first.version), undefined);
+      assert.equal(await f.role.direct.bindings({ since: first.version }), undefined);
       const added = await f.newResource(zone);
-      const second = (await (await read(first.version)).json()) as Bindings;
+      const second = (await (await read(first.version)).json()) as BindingsPage;
       assert.notEqual(second.version, first.version);
       await f.change(
         zone,
         "resource",
         (tx) => tx`update resources set archived_at = now() where zone_id = ${zone} and id = ${added.id}`,
       );
-      assert.equal(((await (await read(second.version)).json()) as Bindings).version, first.version);
+      assert.equal(((await (await read(second.version)).json()) as BindingsPage).version, first.version);
+    });
+
+    /** `many` resources of some 2.5 KB each in a zone of its own. */
+    const newFullZone = async (many: number): Promise<string> => {
+      const id = await f.newZone();
+      await f.change(
+        id,
+        "resource",
+        (tx) => tx`insert into resources (zone_id, id, identifier, name, upstream_url)
+          select ${id}, n::text, 'resource://' || repeat('i', 480) || n, 'one', 'http://upstream.test/' || repeat('u', 2000)
+          from generate_series(1, ${many}::int) n`,
+      );
+      return id;
+    };
+    const archive = (ids: readonly string[]): Promise<unknown> =>
+      Promise.all(
+        ids.map((id) => f.change(id, "zone", (tx) => tx`update zones set archived_at = now() where id = ${id}`)),
+      );
+
+    it("come page by page, each zone whole, and a zone that is too large is refused by itself", async () => {
+      const before = (await f.role.direct.bindings({ since: undefined })) as BindingsPage;
+      const sizes = [1_000, 1_000, 6_500, 0, 300, 200, 1_000];
+      const ids: string[] = [];
+      for (const size of sizes) ids.push(await newFullZone(size));
+      const pages: BindingsPage[] = [];
+      for (let path: string | undefined = BINDINGS_PATH; path !== undefined; ) {
+        const response = await get(path);
+        assert.equal(response.status, 200);
+        const text = await response.text();
+        assert.ok(text.length < 6 * 1024 * 1024, `a page of ${text.length} characters`);
+        const page = JSON.parse(text) as BindingsPage;
+        pages.push(page);
+        path = page.cursor === undefined ? undefined : `${BINDINGS_PATH}?cursor=${page.cursor}`;
+      }
+      assert.ok(pages.length >= 4, `${pages.length} pages`);
+      assert.deepEqual(new Set(pages.map(({ version }) => version)).size, 1);
+      const zones = pages.flatMap((page) => page.zones);
+      assert.equal(new Set(zones.map(({ zone_id }) => zone_id)).size, zones.length, "each zone once");
+      assert.equal(zones.length, before.zones.length + ids.length);
+      const found = ids.map((id) => zones.find(({ zone_id }) => zone_id === id));
+      assert.deepEqual(
+        found.map((one) => [one?.resources.length, one?.too_large]),
+        sizes.map((size) => (size > 1_000 ? [0, true] : [size, undefined])),
+      );
+      const alone = await get(`${BINDINGS_PATH}?zone_id=${ids[4]}`);
+      assert.deepEqual(await alone.json(), { zones: [found[4]] });
+      await archive(ids);
+      assert.equal((await f.role.direct.bindings({ since: undefined }))?.version, before.version);
+      assert.deepEqual(await f.role.direct.bindings({ zone_id: String(ids[4]) }), { zones: [] });
+    });
+
+    it("of many zones come page by page, too", async () => {
+      const many = 1_203;
+      await f.change(zone, "zone", (tx) => tx`insert into zones (id, slug, name)
+        select 'many-' || n, 'many-' || n, 'one of many' from generate_series(1, ${many}::int) n`);
+      const names: string[] = [];
+      let page = await f.role.direct.bindings({ since: undefined });
+      for (; page !== undefined; page = page.cursor === undefined ? undefined : await f.role.direct.bindings({ cursor: page.cursor })) {
+        assert.ok(page.zones.length <= 500);
+        names.push(...page.zones.map(({ zone_id }) => zone_id));
+      }
+      assert.equal(names.filter((name) => name.startsWith("many-")).length, many);
+      assert.equal(new Set(names).size, names.length);
+      await f.change(zone, "zone", (tx) => tx`delete from zones where id like 'many-%'`);
+    });
+
+    it("are asked for in one way at a time, and with a cursor of ours alone", async () => {
+      for (const query of ["?since=a&zone_id=b", "?cursor=a&since=b", "?cursor=nonsense", "?since=a&since=b"])
+        assert.equal((await get(`${BINDINGS_PATH}${query}`)).status, 400, query);
     });
 
     it("are nobody else's, and good once", async () => {

@@ -2,8 +2,7 @@ import * as v from "valibot";
 import { Pool } from "undici";
 import {
   BINDINGS_PATH,
-  type Bindings,
-  BindingsSchema,
+  BindingsPageSchema,
   EXCHANGES_PATH,
   JWKS_PATH,
   JwksResponseSchema,
@@ -179,12 +178,13 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
       max_batches,
     }),
 
-    async bindings(since): Promise<Bindings | undefined> {
-      const query = since === undefined ? "" : `?since=${encodeURIComponent(since)}`;
-      const answer = await get(`${BINDINGS_PATH}${query}`, true, MAX_STATE_BYTES);
+    async bindings(query) {
+      const asked = Object.entries(query).filter(([, value]) => value !== undefined);
+      const text = asked.map(([name, value]) => `?${name}=${encodeURIComponent(String(value))}`).join();
+      const answer = await get(`${BINDINGS_PATH}${text}`, true, MAX_STATE_BYTES);
       if (answer.status === 304) return undefined;
       if (answer.status !== 200) throw unusable(`it answered the question for bindings with status ${answer.status}`);
-      return parseAs(BindingsSchema, answer.body);
+      return parseAs(BindingsPageSchema, answer.body);
     },
 
     async revocations(cursor) {

@@ -12,5 +12,6 @@ export const bound = (bindings: BindingTable) =>
       by_path === undefined
         ? bindings.byIdentifier(claims.zone_id, identifier ?? "")
         : bindings.byId(claims.zone_id, by_path.resource_id);
-    return binding === undefined ? deny("resource_not_bound") : { binding };
+    if (binding !== undefined) return { binding };
+    return deny(bindings.tooLarge(claims.zone_id) ? "zone_too_large" : "resource_not_bound");
   });
