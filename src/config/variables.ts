@@ -266,6 +266,24 @@ export const VARIABLES = {
     default: "10485760",
     schema: count(1, 1_073_741_824),
   },
+  UPSTREAM_CALLS: {
+    doc: "Calls, streams included, that may run at one upstream at a time.",
+    roles: ["gateway"],
+    default: "1024",
+    schema: count(1, 65_536),
+  },
+  UPSTREAM_ZONE_PERCENT: {
+    doc: "Of UPSTREAM_CALLS, how much one zone may hold. 100 where there is one zone.",
+    roles: ["gateway"],
+    default: "75",
+    schema: count(1, 100),
+  },
+  UPSTREAM_CLIENT_PERCENT: {
+    doc: "Of UPSTREAM_CALLS, how much one application may hold.",
+    roles: ["gateway"],
+    default: "50",
+    schema: count(1, 100),
+  },
   UPSTREAM_TIMEOUT: {
     doc: "How long an upstream may take to answer with headers.",
     roles: ["gateway"],

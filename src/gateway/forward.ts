@@ -59,6 +59,8 @@ const REVOKED_TRAILER = "X-Caracal-Revoked";
 const FAILURES: Readonly<Record<Exclude<UpstreamFailure, "aborted">, Reason>> = {
   timeout: "upstream_timeout",
   busy: "upstream_busy",
+  zone_busy: "upstream_zone_busy",
+  client_busy: "upstream_client_busy",
   failed: "upstream_failed",
 };
 
@@ -180,7 +182,8 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     flow.limits.watch(this);
     if (this.over) return;
     const headers = requestHeaders(request, inbound, decision.mandate, length);
-    const call = { method: inbound.method, path: this.asked, headers, body };
+    const { zone_id, client_id } = this.claims;
+    const call = { zone_id, client_id, method: inbound.method, path: this.asked, headers, body };
     this.upstream_call = flow.upstreams.call(decision.target, call, this);
     if (this.over) this.upstream_call.abort(); // it ended before `call` returned
   }

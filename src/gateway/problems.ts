@@ -34,7 +34,9 @@ export type FlowReason =
   | "body_too_large"
   | "upstream_failed"
   | "upstream_timeout"
-  | "upstream_busy";
+  | "upstream_busy"
+  | "upstream_zone_busy"
+  | "upstream_client_busy";
 
 /** Each reason → its answer. A reason without one does not compile. */
 export const problems = {
@@ -178,6 +180,18 @@ export const problems = {
     "TemporarilyUnavailable",
     "Too many calls of this upstream are under way. Try again.",
     "upstream_errors",
+  ),
+  upstream_zone_busy: problem(
+    429,
+    "RateLimited",
+    "The zone has as many calls of this upstream under way as a zone may. Try again.",
+    "denials_rate_limited",
+  ),
+  upstream_client_busy: problem(
+    429,
+    "RateLimited",
+    "The application has as many calls of this upstream under way as one may. Try again.",
+    "denials_rate_limited",
   ),
 } as const satisfies Record<DenyReason | FlowReason, GatewayProblem>;
 

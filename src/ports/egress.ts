@@ -44,6 +44,9 @@ export type Egress = {
 
 /** A call of an upstream as it goes out. `path`: origin-form, with its query. `headers`: name, value, name, value, …. */
 export type UpstreamCall = {
+  /** Whose it is: each zone, and each client in it, has a share of what may run at one upstream. */
+  readonly zone_id: string;
+  readonly client_id: string;
   readonly method: string;
   readonly path: string;
   readonly headers: readonly string[];
@@ -51,8 +54,11 @@ export type UpstreamCall = {
   readonly body: Buffer | Readable | null;
 };
 
-/** `timeout`: no connection in time. `busy`: too many calls wait for this upstream already; nothing was sent. */
-export type UpstreamFailure = "timeout" | "busy" | "failed" | "aborted";
+/**
+ * `timeout`: no connection in time. `busy`: as many calls run at this upstream as may, or of this zone, or of this client;
+ * nothing was sent.
+ */
+export type UpstreamFailure = "timeout" | "busy" | "zone_busy" | "client_busy" | "failed" | "aborted";
 
 /** What comes back. No call follows `onEnd` or `onError`, and one of the two always comes. */
 export type UpstreamEvents = {

@@ -10,25 +10,27 @@ import type {
   Upstreams,
 } from "../../ports/egress.ts";
 import { createDial } from "./dial.ts";
+import { type CallBounds, type Full, OriginCalls, type Owner } from "./origin-calls.ts";
 
 export type UpstreamsOptions = {
   /** To have a connection, TLS included. */
   readonly connect_timeout_ms: number;
-  /** Connections to one upstream. A stream that stays open keeps its own, so this bounds them, too. */
-  readonly max_connections?: number;
+  /** Calls, and so connections, of one upstream. A stream that stays open keeps its own, so this bounds them, too. */
+  readonly bounds?: CallBounds;
   /** Trusted in place of the system's, in PEM. */
   readonly ca?: string;
 };
 
-const MAX_CONNECTIONS = 1_024;
+/** A zone holds at most three quarters, and a client half. */
+const BOUNDS: CallBounds = { calls: 1_024, zone_calls: 768, client_calls: 512 };
 /** Upstreams whose connections are kept. */
 const MAX_POOLS = 512;
-/** Calls that may wait for a connection to one upstream, beside those that have one. */
-const MAX_WAITING = 1_024;
 /** Below the 5 s after which Node's servers close an idle connection, so that a call rarely meets a closing one. */
 const KEEP_ALIVE_MS = 4_000;
 
-type Entry = { readonly pool: Pool; calls: number };
+/** `left`: a call is no longer with the pool. */
+type Entry = { readonly pool: Pool; readonly origin: string };
+type Left = (origin: string, call: UpstreamCall) => void;
 
 const TIMEOUTS: ReadonlySet<string> = new Set(["UND_ERR_CONNECT_TIMEOUT", "ETIMEDOUT"]);
 
@@ -75,7 +77,9 @@ const NOT_SENT: RunningUpstreamCall = { abort: () => undefined };
  * of what was sent, no timeouts of undici's (its timer is a second coarse; the caller has better).
  */
 export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
-  const max_connections = options.max_connections ?? MAX_CONNECTIONS;
+  const bounds = options.bounds ?? BOUNDS;
+  /** What runs at each upstream, over all pools of it: a name that moves is no way to more. */
+  const origins = new Map<string, OriginCalls>();
   /** Pushed out by others; they end when their last call does. */
   const retired = new Set<Pool>();
   let closed = false;
@@ -93,7 +97,7 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
     const { connect_timeout_ms, ca } = options;
     const dial = createDial(target, { connect_timeout_ms, ca, wanted: () => !closed });
     const pool = new Pool(target.origin, {
-      connections: max_connections,
+      connections: bounds.calls,
       pipelining: 1,
       headersTimeout: 0,
       bodyTimeout: 0,
@@ -111,7 +115,7 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
         return line;
       },
     });
-    return { pool, calls: 0 };
+    return { pool, origin: target.origin };
   };
 
   const entryOf = (target: EgressTarget): Entry => {
@@ -123,19 +127,28 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
     return made;
   };
 
+  const enter = (origin: string, owner: Owner): Full | undefined => {
+    const known = origins.get(origin);
+    const calls = known ?? new OriginCalls(bounds);
+    const full = calls.enter(owner);
+    if (known === undefined && full === undefined) origins.set(origin, calls);
+    return full;
+  };
+  const left: Left = (origin, owner) => {
+    const calls = origins.get(origin);
+    calls?.leave(owner);
+    if (calls?.idle === true) origins.delete(origin);
+  };
+
   return {
     call(target, call, events) {
-      const entry = entryOf(target);
-      if (closed || entry.calls >= max_connections + MAX_WAITING) {
-        events.onError(
-          "busy",
-          closed ? "the process is stopping" : `${entry.calls} calls of ${target.origin} are under way`,
-        );
+      const full = closed ? "busy" : enter(target.origin, call);
+      if (full !== undefined) {
+        events.onError(full, closed ? "the process is stopping" : `as many calls of ${target.origin} run as may`);
         return NOT_SENT;
       }
-      entry.calls += 1;
-      const sending = new Sending(entry, events);
-      sending.send(call);
+      const sending = new Sending(entryOf(target), call, events, left);
+      sending.send();
       return sending;
     },
     async close() {
@@ -153,7 +166,9 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
  */
 class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private readonly entry: Entry;
+  private readonly call: UpstreamCall;
   private readonly events: UpstreamEvents;
+  private readonly onLeft: Left;
   /** The connection that it was given to. */
   line: Line | undefined = undefined;
   private cancel: ((error: Error) => void) | undefined = undefined;
@@ -163,12 +178,15 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private told = false;
   private left = false;
 
-  constructor(entry: Entry, events: UpstreamEvents) {
+  constructor(entry: Entry, call: UpstreamCall, events: UpstreamEvents, onLeft: Left) {
     this.entry = entry;
+    this.call = call;
     this.events = events;
+    this.onLeft = onLeft;
   }
 
-  send({ method, path, headers, body }: UpstreamCall): void {
+  send(): void {
+    const { method, path, headers, body } = this.call;
     try {
       this.entry.pool.dispatch({ method, path, headers: headers as string[], body }, this);
     } catch (error) {
@@ -229,7 +247,7 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private leave(): void {
     if (this.left) return;
     this.left = true;
-    this.entry.calls -= 1;
+    this.onLeft(this.entry.origin, this.call);
     if (this.line?.sending === this) this.line.sending = undefined; // an idle connection holds nothing of its last call
   }
 

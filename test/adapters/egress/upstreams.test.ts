@@ -39,8 +39,9 @@ const saying = async (
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return (server.address() as AddressInfo).port;
 };
-const upstreams = (max_connections = 8): Upstreams => {
-  const made = createUpstreams({ connect_timeout_ms: 1_000, max_connections, ca: certificates.ca });
+const upstreams = (calls = 8): Upstreams => {
+  const bounds = { calls, zone_calls: (calls * 3) / 4, client_calls: calls / 2 };
+  const made = createUpstreams({ connect_timeout_ms: 1_000, bounds, ca: certificates.ca });
   pools.push(made);
   return made;
 };
@@ -60,13 +61,13 @@ const targetOf = async (url: string, ...addresses: readonly string[]): Promise<E
 };
 
 type Result = { status?: number; headers?: readonly string[]; body: string; failure?: UpstreamFailure };
-const run = (of: Upstreams, target: EgressTarget, path = "/") => {
+const run = (of: Upstreams, target: EgressTarget, zone_id = "zone", client_id = "client") => {
   const result: Result = { body: "" };
   let call: RunningUpstreamCall | undefined;
   const done = new Promise<Result>((resolve) => {
     call = of.call(
       target,
-      { method: "GET", path, headers: [], body: null },
+      { zone_id, client_id, method: "GET", path: "/", headers: [], body: null },
       {
         onInformation: () => undefined,
         onHeaders: (status, headers) => Object.assign(result, { status, headers }),
@@ -98,7 +99,7 @@ const runPaused = async (
   return new Promise<Result>((resolve) => {
     const call: RunningUpstreamCall = of.call(
       target,
-      { method: "GET", path: "/", headers: [], body: null },
+      { zone_id: "zone", client_id: "client", method: "GET", path: "/", headers: [], body: null },
       {
         onInformation: () => undefined,
         onHeaders: (_status, _headers, resume) => (goOn = resume),
@@ -208,27 +209,49 @@ describe("an upstream's pool", () => {
     assert.equal(elsewhere.failure, "failed", "no connection to the first address was used");
   });
 
-  it("holds no call up behind an open stream, and tells when too many wait", async () => {
+  it("lets a client's streams take its share, a zone's its own, and leaves others the rest", async () => {
+    const port = await serve((_request, response) => void response.write("open"));
+    const of = upstreams(8);
+    const target = await targetOf(`http://127.0.0.1:${port}/`);
+    const open: ReturnType<typeof run>[] = [];
+    const opens = async (zone: string, client: string): Promise<void> => {
+      const call = run(of, target, zone, client);
+      open.push(call);
+      await eventually(() => call.result.body === "open");
+    };
+    const refused = async (zone: string, client: string) => (await run(of, target, zone, client).done).failure;
+    for (let at = 0; at < 4; at += 1) await opens("a", "greedy");
+    assert.equal(await refused("a", "greedy"), "client_busy");
+    await opens("a", "second");
+    await opens("a", "third");
+    assert.equal(await refused("a", "fourth"), "zone_busy");
+    await opens("b", "greedy");
+    await opens("c", "one");
+    assert.equal(await refused("d", "one"), "busy");
+    const elsewhere = await targetOf(`http://localhost:${port}/`);
+    const other = run(of, elsewhere, "a", "greedy");
+    await eventually(() => other.result.body === "open"); // another upstream has a bound of its own
+    open[0]?.abort();
+    await open[0]?.done;
+    await opens("a", "greedy");
+    assert.equal(await refused("a", "greedy"), "client_busy");
+  });
+
+  it("counts a name's calls over all addresses that it had, and forgets what has ended", async () => {
     const port = await serve((_request, response) => void response.write("open"));
     const of = upstreams(2);
-    const target = await targetOf(`http://127.0.0.1:${port}/`);
-    const open = [run(of, target), run(of, target)];
-    await eventually(() => open.every((one) => one.result.body === "open"));
-    const waiting = Array.from({ length: 1_024 }, () => run(of, target));
-    assert.equal((await run(of, target).done).failure, "busy");
-    for (const one of waiting) one.abort();
-    assert.deepEqual(
-      new Set((await Promise.all(waiting.map((one) => one.done))).map((one) => one.failure)),
-      new Set(["aborted"]),
-    );
-    assert.equal(
-      (await run(of, target).done).failure,
-      "busy",
-      "calls that were given up still hold their place in the line",
-    );
-    open[0]?.abort();
-    const next = run(of, target);
-    await eventually(() => next.result.body === "open");
+    const open = run(of, await targetOf(`http://moving.invalid:${port}/`, "127.0.0.1"));
+    await eventually(() => open.result.body === "open");
+    const moved = await targetOf(`http://moving.invalid:${port}/`, "127.0.0.2", "127.0.0.1");
+    assert.equal((await run(of, moved).done).failure, "client_busy");
+    open.abort();
+    await open.done;
+    for (let at = 0; at < 5; at += 1) {
+      const call = run(of, moved);
+      await eventually(() => call.result.body === "open");
+      call.abort();
+      await call.done;
+    }
   });
 
   it("tells a call that was aborted, and one that nobody answers", async () => {
