@@ -1,5 +1,6 @@
 import type { KeyObject } from "node:crypto";
 import { LRUCache } from "lru-cache";
+import type { JwksResponse } from "../contracts/sts.ts";
 import { publicKeyOf } from "../domain/token.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
@@ -11,12 +12,15 @@ export type KeyLookup = KeyObject | "unknown" | "unavailable";
 /**
  * The zones' public keys, from the STS's JWKS: fresh for 5 minutes, then served while they are read again, up to
  * 15 minutes; an empty set is never kept; one question per zone at a time, and a bounded rate of them whatever the tokens
- * say.
+ * say. Zones whose tokens are verified stay: naming a zone in a token, which anybody can, pushes out none of them.
  */
 export type ZoneKeys = {
   /** At once where the key is known and fresh, else a promise, which never rejects. */
   find(zone_id: string, kid: string): KeyLookup | Promise<KeyLookup>;
-  /** Changes when the zone's keys do; -1 while none are fit for use. For remembered verifications. */
+  /**
+   * Changes when the zone's keys do; -1 while none are fit for use. For remembered verifications: to be asked for a token
+   * of the zone that is verified, no other.
+   */
   version(zone_id: string): number;
   /** The zone's keys changed: a withdrawn key must not be served as stale. */
   forget(zone_id: string): void;
@@ -26,7 +30,13 @@ export type ZoneKeys = {
 
 const FRESH_MS = 5 * 60_000;
 const STALE_MS = 15 * 60_000;
-const MAX_ZONES = 256;
+/** Zones whose keys have verified a token, of which the one that was used last longest ago goes first. */
+const MAX_USED = 3_072;
+/** Zones whose keys were read because a token named them, and have verified none yet. */
+const MAX_NAMED = 1_024;
+/** Questions at a time, and zones that wait for theirs: of a flood of names each costs one, and those behind wait a moment. */
+const MAX_READING = 16;
+const MAX_WAITING = 2_048;
 /** Between two questions about one zone after a failure or an empty answer. */
 const RETRY_MS = 1_000;
 /** Between two questions about one zone because a token names a `kid` that it does not have: anyone can name one. */
@@ -52,7 +62,16 @@ export const createZoneKeys = (deps: {
   readonly log: Log;
 }): ZoneKeys => {
   const { sts, clock, log } = deps;
-  const entries = new LRUCache<string, Entry>({ max: MAX_ZONES });
+  const used = new LRUCache<string, Entry>({ max: MAX_USED });
+  const named = new LRUCache<string, Entry>({ max: MAX_NAMED });
+  const entryOf = (zone_id: string): Entry | undefined => used.peek(zone_id) ?? named.get(zone_id);
+  const keep = (zone_id: string, entry: Entry): void => {
+    if (used.has(zone_id)) used.set(zone_id, entry);
+    else named.set(zone_id, entry);
+  };
+  /** Those that wait until one of the questions is answered. */
+  const waiting: (() => void)[] = [];
+  let asking = 0;
   const reading = new Map<string, Promise<Outcome>>();
   /** Zones that are not asked about again for a while, and what their tokens are told meanwhile. */
   const pauses = new LRUCache<string, Pause>({ max: MAX_PAUSES });
@@ -62,16 +81,29 @@ export const createZoneKeys = (deps: {
   let generation = 0;
   let versions = 0;
 
+  const ask = async (zone_id: string): Promise<JwksResponse | undefined> => {
+    if (asking < MAX_READING) asking += 1;
+    else if (waiting.length >= MAX_WAITING) throw new Error("too many zones' keys are asked for");
+    else await new Promise<void>((resolve) => waiting.push(resolve)); // and has the place of one that is over
+    try {
+      return await sts.jwks(zone_id);
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) asking -= 1;
+      else next();
+    }
+  };
+
   const read = async (zone_id: string): Promise<Outcome> => {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt += 1) {
       const asked_in = generation;
-      const answer = await sts.jwks(zone_id);
+      const answer = await ask(zone_id);
       if (asked_in !== generation) continue; // forgotten meanwhile: what was read may be what was withdrawn
       if (answer === undefined || answer.keys.length === 0) return "none";
       const fingerprint = answer.keys.map(({ kid, x, y }) => `${kid} ${x} ${y}`).join("\n");
-      const before = entries.peek(zone_id);
+      const before = entryOf(zone_id);
       const same = before !== undefined && before.fingerprint === fingerprint;
-      entries.set(zone_id, {
+      keep(zone_id, {
         keys: same ? before.keys : new Map(answer.keys.map((jwk) => [jwk.kid, publicKeyOf(jwk)])),
         fingerprint,
         version: same ? before.version : (versions += 1),
@@ -112,7 +144,7 @@ export const createZoneKeys = (deps: {
 
   /** What we have, where it may still be used; past its fresh time it is read again behind the call's back. */
   const usable = (zone_id: string): Entry | undefined => {
-    const entry = entries.get(zone_id);
+    const entry = entryOf(zone_id);
     if (entry === undefined) return undefined;
     const age_ms = clock.monotonic_ms() - entry.read_ms;
     if (age_ms <= FRESH_MS) return entry;
@@ -125,7 +157,7 @@ export const createZoneKeys = (deps: {
     if (pause !== undefined && !reading.has(zone_id)) return pause.answer;
     const outcome = await readOnce(zone_id);
     if (outcome !== "read") return outcome === "none" ? "unknown" : "unavailable";
-    return entries.get(zone_id)?.keys.get(kid) ?? "unknown";
+    return entryOf(zone_id)?.keys.get(kid) ?? "unknown";
   };
 
   const afterUnknown = (zone_id: string, kid: string): KeyLookup | Promise<KeyLookup> => {
@@ -142,15 +174,25 @@ export const createZoneKeys = (deps: {
       if (entry === undefined) return firstRead(zone_id, kid);
       return entry.keys.get(kid) ?? afterUnknown(zone_id, kid);
     },
-    version: (zone_id) => usable(zone_id)?.version ?? -1,
+    version(zone_id) {
+      const entry = usable(zone_id);
+      if (entry === undefined) return -1;
+      if (used.get(zone_id) === undefined) {
+        named.delete(zone_id);
+        used.set(zone_id, entry);
+      }
+      return entry.version;
+    },
     forget(zone_id) {
       generation += 1;
-      entries.delete(zone_id);
+      used.delete(zone_id);
+      named.delete(zone_id);
       pauses.delete(zone_id);
     },
     forgetAll() {
       generation += 1;
-      entries.clear();
+      used.clear();
+      named.clear();
       pauses.clear();
     },
   };

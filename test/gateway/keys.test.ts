@@ -112,11 +112,56 @@ describe("a zone's keys", () => {
     assert.ok(isKey(await keys.find("fast", "k1")));
   });
 
-  it("are held for 256 zones", async () => {
-    const { keys } = make();
-    for (let at = 0; at < 300; at += 1) await keys.find(`z${at}`, "k1");
-    assert.equal(keys.version("z0"), -1);
-    assert.notEqual(keys.version("z299"), -1);
-    assert.notEqual(keys.version("z44"), -1);
+  it("that have verified a token stay, whatever zones are named in others", async () => {
+    const { keys, asked } = make();
+    const use = async (zone_id: string): Promise<void> => {
+      assert.ok(isKey(await keys.find(zone_id, "k1")));
+      assert.notEqual(keys.version(zone_id), -1);
+    };
+    for (let at = 0; at < 1_000; at += 1) await use(`used-${at}`);
+    for (let at = 0; at < 5_000; at += 1) await keys.find(`named-${at}`, "k1");
+    asked.length = 0;
+    for (let at = 0; at < 1_000; at += 1) await use(`used-${at}`);
+    assert.equal(asked.length, 0);
+  });
+
+  it("are held for 3 072 zones in use, those that were used last", async () => {
+    const { keys, asked } = make();
+    for (let at = 0; at < 4_000; at += 1) {
+      await keys.find(`z${at}`, "k1");
+      keys.version(`z${at}`);
+      keys.version("z0");
+    }
+    asked.length = 0;
+    for (const at of [0, 3_999, 4_000 - 3_071]) assert.ok(isKey(keys.find(`z${at}`, "k1")), String(at));
+    assert.equal(keys.version("z1"), -1);
+    assert.ok(isKey(await keys.find("z1", "k1")));
+    assert.equal(asked.length, 1, "it costs one question");
+  });
+
+  it("of a flood of zones are asked for a few at a time, each once, and beyond a bound not at all", async () => {
+    const { keys, state } = make();
+    let running = 0;
+    let most = 0;
+    const answers: (() => void)[] = [];
+    state.answer = (zone_id) =>
+      new Promise((resolve) => {
+        most = Math.max(most, (running += 1));
+        answers.push(() => {
+          running -= 1;
+          resolve(zone_id === "z2" ? undefined : { keys: [one] });
+        });
+      });
+    const found = Array.from({ length: 3_000 }, (_, at) => keys.find(`z${at}`, "k1"));
+    const all = Promise.all(found);
+    for (let asked = 0; asked < 16 + 2_048; asked += 1) {
+      while (answers.length === 0) await new Promise(setImmediate);
+      answers.shift()?.();
+    }
+    const said = await all;
+    assert.equal(most, 16);
+    assert.equal(said.filter(isKey).length, 16 + 2_048 - 1);
+    assert.equal(said[2], "unknown");
+    assert.equal(said.filter((one) => one === "unavailable").length, 3_000 - 16 - 2_048);
   });
 });
