@@ -90,14 +90,12 @@ const gateway = (parts: Parts, made: Made): MadeRole => {
     made.sts === undefined
       ? createRevocations({ ...feed, loadSnapshot: (cursor) => direct.revocations(cursor) })
       : undefined;
-  const calls = config.UPSTREAM_CALLS;
-  const shareOf = (percent: number): number => Math.max(1, Math.floor((calls * percent) / 100));
   const upstreams = createUpstreams({
     connect_timeout_ms: Math.min(config.UPSTREAM_TIMEOUT, CONNECT_TIMEOUT_MS),
-    bounds: {
-      calls,
-      zone_calls: shareOf(config.UPSTREAM_ZONE_PERCENT),
-      client_calls: shareOf(config.UPSTREAM_CLIENT_PERCENT),
+    shares: {
+      limit: config.UPSTREAM_CALLS,
+      zone_share: config.UPSTREAM_ZONE_PERCENT / 100,
+      client_share: config.UPSTREAM_CLIENT_PERCENT / 100,
     },
   });
   const dead_letters = [STREAMS.revoke, STREAMS.audit].map(deadLetterOf);

@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
 import { LRUCache } from "lru-cache";
 import { Client, type Dispatcher, Pool } from "undici";
+import { createShares, type Share, type ShareBound, type ShareOptions, type Shares } from "../../kernel/shares.ts";
 import type {
   EgressTarget,
   RunningUpstreamCall,
@@ -10,27 +11,29 @@ import type {
   Upstreams,
 } from "../../ports/egress.ts";
 import { createDial } from "./dial.ts";
-import { type CallBounds, type Full, OriginCalls, type Owner } from "./origin-calls.ts";
 
 export type UpstreamsOptions = {
   /** To have a connection, TLS included. */
   readonly connect_timeout_ms: number;
   /** Calls, and so connections, of one upstream. A stream that stays open keeps its own, so this bounds them, too. */
-  readonly bounds?: CallBounds;
+  readonly shares?: ShareOptions;
   /** Trusted in place of the system's, in PEM. */
   readonly ca?: string;
 };
 
-/** A zone holds at most three quarters, and a client half. */
-const BOUNDS: CallBounds = { calls: 1_024, zone_calls: 768, client_calls: 512 };
+const SHARES: ShareOptions = { limit: 1_024, zone_share: 0.75, client_share: 0.5 };
 /** Upstreams whose connections are kept. */
 const MAX_POOLS = 512;
 /** Below the 5 s after which Node's servers close an idle connection, so that a call rarely meets a closing one. */
 const KEEP_ALIVE_MS = 4_000;
 
-/** `left`: a call is no longer with the pool. */
 type Entry = { readonly pool: Pool; readonly origin: string };
-type Left = (origin: string, call: UpstreamCall) => void;
+
+const FULL: Readonly<Record<ShareBound, UpstreamFailure>> = {
+  process: "busy",
+  zone: "zone_busy",
+  client: "client_busy",
+};
 
 const TIMEOUTS: ReadonlySet<string> = new Set(["UND_ERR_CONNECT_TIMEOUT", "ETIMEDOUT"]);
 
@@ -77,9 +80,9 @@ const NOT_SENT: RunningUpstreamCall = { abort: () => undefined };
  * of what was sent, no timeouts of undici's (its timer is a second coarse; the caller has better).
  */
 export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
-  const bounds = options.bounds ?? BOUNDS;
+  const limits = options.shares ?? SHARES;
   /** What runs at each upstream, over all pools of it: a name that moves is no way to more. */
-  const origins = new Map<string, OriginCalls>();
+  const origins = new Map<string, Shares>();
   /** Pushed out by others; they end when their last call does. */
   const retired = new Set<Pool>();
   let closed = false;
@@ -97,7 +100,7 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
     const { connect_timeout_ms, ca } = options;
     const dial = createDial(target, { connect_timeout_ms, ca, wanted: () => !closed });
     const pool = new Pool(target.origin, {
-      connections: bounds.calls,
+      connections: limits.limit,
       pipelining: 1,
       headersTimeout: 0,
       bodyTimeout: 0,
@@ -127,28 +130,30 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
     return made;
   };
 
-  const enter = (origin: string, owner: Owner): Full | undefined => {
+  const sharesOf = (origin: string): Shares => {
     const known = origins.get(origin);
-    const calls = known ?? new OriginCalls(bounds);
-    const full = calls.enter(owner);
-    if (known === undefined && full === undefined) origins.set(origin, calls);
-    return full;
+    if (known !== undefined) return known;
+    const made = createShares(limits);
+    origins.set(origin, made);
+    return made;
   };
-  const left: Left = (origin, owner) => {
-    const calls = origins.get(origin);
-    calls?.leave(owner);
-    if (calls?.idle === true) origins.delete(origin);
+  const onLeft = ({ origin }: Entry): void => {
+    if (origins.get(origin)?.held === 0) origins.delete(origin);
   };
 
   return {
     call(target, call, events) {
-      const full = closed ? "busy" : enter(target.origin, call);
-      if (full !== undefined) {
-        events.onError(full, closed ? "the process is stopping" : `as many calls of ${target.origin} run as may`);
+      if (closed) {
+        events.onError("busy", "the process is stopping");
         return NOT_SENT;
       }
-      const sending = new Sending(entryOf(target), call, events, left);
-      sending.send();
+      const share = sharesOf(target.origin).take(call.zone_id, call.client_id);
+      if (!share.ok) {
+        events.onError(FULL[share.bound], `as many calls of ${target.origin} run as may (${share.bound})`);
+        return NOT_SENT;
+      }
+      const sending = new Sending(entryOf(target), share, events, onLeft);
+      sending.send(call);
       return sending;
     },
     async close() {
@@ -166,9 +171,9 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
  */
 class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private readonly entry: Entry;
-  private readonly call: UpstreamCall;
+  private readonly share: Share;
   private readonly events: UpstreamEvents;
-  private readonly onLeft: Left;
+  private readonly onLeft: (entry: Entry) => void;
   /** The connection that it was given to. */
   line: Line | undefined = undefined;
   private cancel: ((error: Error) => void) | undefined = undefined;
@@ -178,15 +183,14 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private told = false;
   private left = false;
 
-  constructor(entry: Entry, call: UpstreamCall, events: UpstreamEvents, onLeft: Left) {
+  constructor(entry: Entry, share: Share, events: UpstreamEvents, onLeft: (entry: Entry) => void) {
     this.entry = entry;
-    this.call = call;
+    this.share = share;
     this.events = events;
     this.onLeft = onLeft;
   }
 
-  send(): void {
-    const { method, path, headers, body } = this.call;
+  send({ method, path, headers, body }: UpstreamCall): void {
     try {
       this.entry.pool.dispatch({ method, path, headers: headers as string[], body }, this);
     } catch (error) {
@@ -247,7 +251,8 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private leave(): void {
     if (this.left) return;
     this.left = true;
-    this.onLeft(this.entry.origin, this.call);
+    this.share.release();
+    this.onLeft(this.entry);
     if (this.line?.sending === this) this.line.sending = undefined; // an idle connection holds nothing of its last call
   }
 

@@ -39,9 +39,9 @@ const saying = async (
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return (server.address() as AddressInfo).port;
 };
-const upstreams = (calls = 8): Upstreams => {
-  const bounds = { calls, zone_calls: (calls * 3) / 4, client_calls: calls / 2 };
-  const made = createUpstreams({ connect_timeout_ms: 1_000, bounds, ca: certificates.ca });
+const upstreams = (limit = 8): Upstreams => {
+  const shares = { limit, zone_share: 0.75, client_share: 0.5 };
+  const made = createUpstreams({ connect_timeout_ms: 1_000, shares, ca: certificates.ca });
   pools.push(made);
   return made;
 };
@@ -220,8 +220,9 @@ describe("an upstream's pool", () => {
       await eventually(() => call.result.body === "open");
     };
     const refused = async (zone: string, client: string) => (await run(of, target, zone, client).done).failure;
-    for (let at = 0; at < 4; at += 1) await opens("a", "greedy");
+    for (let at = 0; at < 3; at += 1) await opens("a", "greedy");
     assert.equal(await refused("a", "greedy"), "client_busy");
+    await opens("a", "second");
     await opens("a", "second");
     await opens("a", "third");
     assert.equal(await refused("a", "fourth"), "zone_busy");
