@@ -399,6 +399,21 @@ describe("the STS over HTTP", () => {
     ]);
   });
 
+  it("answers for its state while all that it may be asked for keys hangs", async () => {
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const own = createStsHttp({ url, ring, timeout_ms: 5_000, clock: systemClock });
+    let hanging = 0;
+    handler = (request, response) => {
+      if (request.url?.startsWith("/.well-known/") === true) hanging += 1;
+      else json(response, 200, { version: "2", zones: [] });
+    };
+    const keys = Array.from({ length: 40 }, (_, at) => own.jwks(`zone-${at}`).catch((error: unknown) => error));
+    await eventually(() => hanging > 0);
+    assert.deepEqual(await own.bindings({ since: undefined }), { version: "2", zones: [] });
+    await own.close();
+    assert.ok((await Promise.all(keys)).every((one) => one instanceof Unavailable));
+  });
+
   it("that is not there is unavailable", async () => {
     const nobody = createStsHttp({ url: "http://127.0.0.1:1", ring, timeout_ms: 300, clock: systemClock });
     await assert.rejects(nobody.exchange(REQUEST, new Cancelling()), Unavailable);

@@ -40,9 +40,9 @@ const MAX_STATE_BYTES = 16 * 1024 * 1024;
  * to STS_TIMEOUT, and those that need no database are not to wait behind them.
  */
 const MAX_BATCHES = 512;
-/** Questions for state: at start and now and then. */
-const MAX_QUESTIONS = 64;
-const STATE_CONNECTIONS = 8;
+/** Questions for state, at start and now and then; and for keys, which whoever names zones in tokens may have asked. */
+const MAX_QUESTIONS = 32;
+const QUESTION_CONNECTIONS = 4;
 const KEEP_ALIVE_MS = 4_000;
 const NO_BODY = Buffer.alloc(0);
 
@@ -84,8 +84,12 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
       },
     });
   const max_batches = options.max_batches ?? MAX_BATCHES;
-  // Apart, so that neither waits behind the other.
-  const pools = { exchanges: poolOf(max_batches), state: poolOf(STATE_CONNECTIONS) };
+  // Apart, so that none waits behind another.
+  const pools = {
+    exchanges: poolOf(max_batches),
+    state: poolOf(QUESTION_CONNECTIONS),
+    keys: poolOf(QUESTION_CONNECTIONS),
+  };
 
   const signatureOf = (method: "GET" | "POST", path: string, body: Buffer): string[] => {
     const timestamp_ms = options.clock.now_ms();
@@ -104,16 +108,16 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
     ];
   };
 
-  let questions = 0;
-  const get = (question: string, signed: boolean, max_bytes: number): Promise<Answer> =>
+  const questions = { state: 0, keys: 0 };
+  const get = (question: string, kind: keyof typeof questions, max_bytes: number): Promise<Answer> =>
     new Promise((resolve, reject) => {
-      if (questions >= MAX_QUESTIONS) {
+      if (questions[kind] >= MAX_QUESTIONS) {
         reject(unusable("too many calls are under way"));
         return;
       }
-      questions += 1;
+      questions[kind] += 1;
       const path = `${prefix}${question}`;
-      const headers = ["accept", "application/json", ...(signed ? signatureOf("GET", path, NO_BODY) : [])];
+      const headers = ["accept", "application/json", ...(kind === "state" ? signatureOf("GET", path, NO_BODY) : [])];
       let cancel: ((error: Error) => void) | undefined;
       let ended: Error | undefined;
       let settled = false;
@@ -134,7 +138,7 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
       let status = 0;
       let size = 0;
       const chunks: Buffer[] = [];
-      pools.state.dispatch(
+      pools[kind].dispatch(
         { method: "GET", path, headers },
         {
           onConnect(abort) {
@@ -155,11 +159,11 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
             return true;
           },
           onComplete() {
-            questions -= 1;
+            questions[kind] -= 1;
             if (settle()) resolve({ status, body: Buffer.concat(chunks) });
           },
           onError(error) {
-            questions -= 1;
+            questions[kind] -= 1;
             const code = "code" in error ? String(error.code) : "";
             if (settle())
               reject(code === "UND_ERR_CONNECT_TIMEOUT" ? new StsTimeout() : unusable("unreachable", error));
@@ -181,7 +185,7 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
     async bindings(query) {
       const asked = Object.entries(query).filter(([, value]) => value !== undefined);
       const text = asked.map(([name, value]) => `?${name}=${encodeURIComponent(String(value))}`).join();
-      const answer = await get(`${BINDINGS_PATH}${text}`, true, MAX_STATE_BYTES);
+      const answer = await get(`${BINDINGS_PATH}${text}`, "state", MAX_STATE_BYTES);
       if (answer.status === 304) return undefined;
       if (answer.status !== 200) throw unusable(`it answered the question for bindings with status ${answer.status}`);
       return parseAs(BindingsPageSchema, answer.body);
@@ -189,21 +193,21 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
 
     async revocations(cursor) {
       const query = cursor === undefined ? "" : `?cursor=${encodeURIComponent(cursor)}`;
-      const answer = await get(`${REVOCATIONS_PATH}${query}`, true, MAX_STATE_BYTES);
+      const answer = await get(`${REVOCATIONS_PATH}${query}`, "state", MAX_STATE_BYTES);
       if (answer.status !== 200)
         throw unusable(`it answered the question for revocations with status ${answer.status}`);
       return parseAs(RevocationPageSchema, answer.body);
     },
 
     async jwks(zone_id) {
-      const answer = await get(`${JWKS_PATH}?zone_id=${encodeURIComponent(zone_id)}`, false, MAX_JWKS_BYTES);
+      const answer = await get(`${JWKS_PATH}?zone_id=${encodeURIComponent(zone_id)}`, "keys", MAX_JWKS_BYTES);
       if (answer.status === 404 || answer.status === 400) return undefined;
       if (answer.status !== 200) throw unusable(`it answered the question for keys with status ${answer.status}`);
       return parseAs(JwksResponseSchema, answer.body);
     },
 
     async close() {
-      await Promise.all([pools.exchanges.destroy(), pools.state.destroy()]);
+      await Promise.all(Object.values(pools).map((pool) => pool.destroy()));
     },
   };
 };
