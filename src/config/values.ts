@@ -181,7 +181,10 @@ export const nameServers = v.pipe(
       .filter((part) => part !== ""),
   ),
   v.array(
-    v.pipe(v.string(), v.check(isNameServer, "has an entry that is no address such as 10.0.0.2, 10.0.0.2:53 or [fd00::2]:53")),
+    v.pipe(
+      v.string(),
+      v.check(isNameServer, "has an entry that is no address such as 10.0.0.2, 10.0.0.2:53 or [fd00::2]:53"),
+    ),
   ),
   v.maxLength(8, "has more than 8 entries"),
 );

@@ -101,7 +101,7 @@ export const createBindings = (deps: {
     const first = await sts.bindings({ since: version });
     if (first === undefined) return;
     const seen = new Set<string>();
-    for (let page: BindingsPage | undefined = first; page !== undefined; ) {
+    for (let page: BindingsPage | undefined = first; page !== undefined;) {
       for (const zone of page.zones) {
         replace(zone);
         seen.add(zone.zone_id);

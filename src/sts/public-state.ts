@@ -40,10 +40,15 @@ const CursorSchema = v.strictObject({
 });
 const BindingsCursorSchema = v.strictObject({ version: v.string(), zone_id: v.string() });
 
-const formatCursor = <S extends typeof CursorSchema | typeof BindingsCursorSchema>(_of: S, cursor: v.InferOutput<S>): string =>
-  Buffer.from(JSON.stringify(cursor)).toString("base64url");
+const formatCursor = <S extends typeof CursorSchema | typeof BindingsCursorSchema>(
+  _of: S,
+  cursor: v.InferOutput<S>,
+): string => Buffer.from(JSON.stringify(cursor)).toString("base64url");
 
-const parseCursor = <S extends typeof CursorSchema | typeof BindingsCursorSchema>(schema: S, text: string): v.InferOutput<S> => {
+const parseCursor = <S extends typeof CursorSchema | typeof BindingsCursorSchema>(
+  schema: S,
+  text: string,
+): v.InferOutput<S> => {
   try {
     if (text.length > MAX_CURSOR_CHARS) throw new RangeError("too long");
     return v.parse(schema, JSON.parse(Buffer.from(text, "base64url").toString("utf8")));

@@ -179,7 +179,9 @@ export const readBindings = async (
   const found = rows[0]?.found ?? 0;
   const more = "after" in which && (zones.size < found || found === limits.zones);
   return {
-    rows: rows.map(({ zone_id: of, id, identifier, upstream_url }) => ({ zone_id: of, id, identifier, upstream_url }) as BindingRow),
+    rows: rows.map(
+      ({ zone_id: of, id, identifier, upstream_url }) => ({ zone_id: of, id, identifier, upstream_url }) as BindingRow,
+    ),
     too_large: new Set(rows.filter((row) => row.too_large).map((row) => row.zone_id)),
     last_zone_id: more ? rows.at(-1)?.zone_id : undefined,
   };

@@ -152,7 +152,7 @@ describe("a zone's keys", () => {
           resolve(zone_id === "z2" ? undefined : { keys: [one] });
         });
       });
-    const found = Array.from({ length: 3_000 }, (_, at) => keys.find(`z${at}`, "k1"));
+    const found = Array.from({ length: 3_000 }, async (_, at) => keys.find(`z${at}`, "k1"));
     const all = Promise.all(found);
     for (let asked = 0; asked < 16 + 2_048; asked += 1) {
       while (answers.length === 0) await new Promise(setImmediate);

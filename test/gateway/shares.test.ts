@@ -14,9 +14,9 @@ describe("whoever is over its share", () => {
     const rig = await createRig({ upstreams: createUpstreams({ connect_timeout_ms: 2_000, shares }) });
     try {
       rig.upstream((request, response) => {
-        if (request.url !== "/stream") return void response.end("hello");
         response.writeHead(200, { "content-type": "text/event-stream" });
         response.write("data: 1\n\n");
+        if (request.url !== "/stream") response.end();
       });
       const of = (client_id: string) => ({ token: rig.ambient({ client_id, sub: client_id }) });
       const streams = [];
@@ -49,11 +49,15 @@ describe("whoever is over its share", () => {
       rig.sts.answer = async (request, signal) => {
         const answer = await allow(request, signal);
         if (request.path !== "/hang" || !answer.ok) return answer;
-        const upstreams = { [RESOURCE]: { url: `http://hang-${(names += 1)}.test/`, auth_mode: "caracal_jwt" as const } };
+        const upstreams = {
+          [RESOURCE]: { url: `http://hang-${(names += 1)}.test/`, auth_mode: "caracal_jwt" as const },
+        };
         return { ...answer, body: { ...answer.body, upstreams } };
       };
       const gone = new AbortController();
-      const hanging = Array.from({ length: 8 }, () => rig.call("/hang", { signal: gone.signal }).catch(() => undefined));
+      const hanging = Array.from({ length: 8 }, () =>
+        rig.call("/hang", { signal: gone.signal }).catch(() => undefined),
+      );
       await eventually(() => new Set(server.asked.map(({ name }) => name)).size === 8);
       const refused = await rig.call("/hang");
       assert.deepEqual([refused.status, refused.headers.get("retry-after")], [429, "1"]);

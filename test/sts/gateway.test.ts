@@ -326,7 +326,7 @@ describe("the Gateway's own calls", () => {
       const ids: string[] = [];
       for (const size of sizes) ids.push(await newFullZone(size));
       const pages: BindingsPage[] = [];
-      for (let path: string | undefined = BINDINGS_PATH; path !== undefined; ) {
+      for (let path: string | undefined = BINDINGS_PATH; path !== undefined;) {
         const response = await get(path);
         assert.equal(response.status, 200);
         const text = await response.text();
@@ -354,11 +354,19 @@ describe("the Gateway's own calls", () => {
 
     it("of many zones come page by page, too", async () => {
       const many = 1_203;
-      await f.change(zone, "zone", (tx) => tx`insert into zones (id, slug, name)
-        select 'many-' || n, 'many-' || n, 'one of many' from generate_series(1, ${many}::int) n`);
+      await f.change(
+        zone,
+        "zone",
+        (tx) => tx`insert into zones (id, slug, name)
+        select 'many-' || n, 'many-' || n, 'one of many' from generate_series(1, ${many}::int) n`,
+      );
       const names: string[] = [];
       let page = await f.role.direct.bindings({ since: undefined });
-      for (; page !== undefined; page = page.cursor === undefined ? undefined : await f.role.direct.bindings({ cursor: page.cursor })) {
+      for (
+        ;
+        page !== undefined;
+        page = page.cursor === undefined ? undefined : await f.role.direct.bindings({ cursor: page.cursor })
+      ) {
         assert.ok(page.zones.length <= 500);
         names.push(...page.zones.map(({ zone_id }) => zone_id));
       }

@@ -26,7 +26,8 @@ const bytesOf = (address: string): Buffer => {
   const [before, after] = [groups(head), groups(tail)];
   const between = Array.from({ length: 8 - before.length - after.length }, () => "0");
   const bytes = Buffer.alloc(16);
-  for (const [at, group] of [...before, ...between, ...after].entries()) bytes.writeUInt16BE(parseInt(group, 16), at * 2);
+  for (const [at, group] of [...before, ...between, ...after].entries())
+    bytes.writeUInt16BE(parseInt(group, 16), at * 2);
   return bytes;
 };
 

@@ -66,7 +66,10 @@ const FORMS: readonly Form[] = [
   // IPv4-compatible (RFC 4291, 2.5.5.1); `::` and `::1` are told apart before.
   { is: (bytes) => zero(bytes, 0, 12), carries: (bytes) => [v4At(bytes, 12)] },
   // IPv4-translated (RFC 2765).
-  { is: (bytes) => zero(bytes, 0, 8) && starts(bytes.slice(8), 0xff, 0xff, 0, 0), carries: (bytes) => [v4At(bytes, 12)] },
+  {
+    is: (bytes) => zero(bytes, 0, 8) && starts(bytes.slice(8), 0xff, 0xff, 0, 0),
+    carries: (bytes) => [v4At(bytes, 12)],
+  },
   // NAT64: the well-known /96 (RFC 6052), and the local /48 (RFC 8215), within which /48, /56, /64 and /96 are in use.
   {
     is: (bytes) => starts(bytes, 0, 0x64, 0xff, 0x9b),

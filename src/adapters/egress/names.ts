@@ -34,7 +34,11 @@ type Zone = { readonly names: Map<string, Entry>; readonly asking: Map<string, P
  * Names by zone, nothing shared: whoever has names that hang fills its own look-ups, whoever has many names pushes out its
  * own, and what a zone's back-off says of a name is said to that zone.
  */
-export const createNames = (deps: { readonly resolver: Resolver; readonly clock: Clock; readonly bounds: NameBounds }) => {
+export const createNames = (deps: {
+  readonly resolver: Resolver;
+  readonly clock: Clock;
+  readonly bounds: NameBounds;
+}) => {
   const { resolver, clock, bounds } = deps;
   const zones = new Map<string, Zone>();
   let lookups = 0;
@@ -100,11 +104,10 @@ export const createNames = (deps: { readonly resolver: Resolver; readonly clock:
       if (known !== undefined && known.until_ms > now_ms) return known;
       const running = zone.asking.get(name);
       if (running !== undefined) return running;
-      const full = zone.asking.size >= bounds.zone_lookups ? "zone_full" : lookups >= bounds.lookups ? "full" : undefined;
+      const full =
+        zone.asking.size >= bounds.zone_lookups ? "zone_full" : lookups >= bounds.lookups ? "full" : undefined;
       if (full !== undefined) {
-        return known !== undefined && known.stale_ms > now_ms
-          ? { addresses: known.addresses, until_ms: now_ms }
-          : full;
+        return known !== undefined && known.stale_ms > now_ms ? { addresses: known.addresses, until_ms: now_ms } : full;
       }
       const entry = known ?? { addresses: [], until_ms: -Infinity, stale_ms: -Infinity, failures: 0 };
       lookups += 1;

@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { createServer, type RequestListener, type Server } from "node:http";
-import { type AddressInfo, connect, createServer as createTcpServer, type Server as TcpServer, type Socket } from "node:net";
+import {
+  type AddressInfo,
+  connect,
+  createServer as createTcpServer,
+  type Server as TcpServer,
+  type Socket,
+} from "node:net";
 import { after, afterEach, describe, it } from "node:test";
 import { createServer as createTlsServer } from "node:tls";
 import { createEgress, createUpstreams } from "../../../src/adapters/egress/index.ts";
