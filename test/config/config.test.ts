@@ -108,6 +108,11 @@ describe("the configuration", () => {
       { TRUSTED_PROXIES: "10.0.0.0/8, 10.0.0.0/33" },
       /^TRUSTED_PROXIES: has an entry that is neither/m,
     ],
+    [
+      "a name server is no address",
+      { DNS_SERVERS: "10.0.0.2, [fd00::2]:53, 10.0.0.2:5353, ns.example.com" },
+      /^DNS_SERVERS: has an entry that is no address/m,
+    ],
     ["a Gateway alone does not know its STS", { STS_URL: undefined }, /^STS_URL: is missing/m, ["gateway"]],
   ];
   for (const [name, change, line, roles] of REFUSED) {
