@@ -260,6 +260,24 @@ export const VARIABLES = {
     default: "",
     schema: nameServers,
   },
+  GATEWAY_CALLS: {
+    doc: "Calls, streams included, that may be under way in one Gateway at a time.",
+    roles: ["gateway"],
+    default: "8192",
+    schema: count(1, 65_536),
+  },
+  GATEWAY_ZONE_PERCENT: {
+    doc: "Of GATEWAY_CALLS, how much one zone may hold. 100 where there is one zone.",
+    roles: ["gateway"],
+    default: "75",
+    schema: count(1, 100),
+  },
+  GATEWAY_CLIENT_PERCENT: {
+    doc: "Of GATEWAY_CALLS, how much one application may hold.",
+    roles: ["gateway"],
+    default: "50",
+    schema: count(1, 100),
+  },
   MAX_REQUEST_BYTES: {
     doc: "The longest request body.",
     roles: ["gateway"],

@@ -36,6 +36,9 @@ export const ClaimsSchema = v.strictObject({
   target: v.pipe(v.array(id), v.maxLength(16)),
   /** The Gateway obtained this mandate for its own hop: an upstream accepts it, no Gateway does. */
   via: v.optional(v.literal("gateway")),
+  /** The one call that a mandate was decided for: its method, and its path as policy saw it (`action.path`). */
+  htm: v.optional(id),
+  htp: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(2048))),
   act: v.optional(ActorSchema),
   agent_session_id: v.optional(id),
   delegation_edge_id: v.optional(id),

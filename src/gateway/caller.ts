@@ -1,10 +1,12 @@
 import type { ServerResponse } from "node:http";
+import type { Share } from "../kernel/shares.ts";
 import type { Client, Watcher } from "./facts.ts";
 
 /** The caller's end of a call, for whoever waits for something meanwhile: first the decision, then the call itself. */
 export class Caller implements Client {
   private readonly response: ServerResponse;
   private watcher: Watcher | undefined;
+  private share: Share | undefined = undefined;
 
   constructor(response: ServerResponse) {
     this.response = response;
@@ -15,6 +17,7 @@ export class Caller implements Client {
 
   private close(): void {
     const { watcher } = this;
+    this.share?.release();
     this.watcher = undefined;
     watcher?.closed();
   }
@@ -36,6 +39,11 @@ export class Caller implements Client {
     const { response } = this;
     // A response that waits behind another one is not told that its connection was closed.
     return response.destroyed || response.req.socket.destroyed;
+  }
+
+  hold(share: Share): void {
+    if (this.gone()) share.release();
+    else this.share = share;
   }
 
   whenClosed(watcher: Watcher | undefined): void {

@@ -13,6 +13,8 @@ const HELP = {
   denials_signature: "The token's signature or claims do not verify.",
   denials_binding: "The zone has no such resource.",
   denials_target: "The token is limited to other resources.",
+  denials_bound_call: "The mandate is for another method or path.",
+  denials_calls: "The process, the zone or the client has as many calls under way as it may.",
   denials_revoked: "The token's session, agent session, edge or grant is revoked.",
   denials_revocation_stale: "The revocation state is older than 10 s.",
   denials_too_large: "The request's body is larger than MAX_REQUEST_BYTES.",
@@ -20,7 +22,8 @@ const HELP = {
   denials_step_up: "The policy asks for a step-up.",
   denials_rate_limited: "The application has used up its calls.",
   denials_ssrf: "The upstream's name or address may not be called.",
-  denials_jti_replay: "A mandate was presented that was used before, may have been, or could not be marked.",
+  denials_jti_replay: "A mandate was presented that was used before, or may have been.",
+  marks_errors: "Mandates that could not be marked, because the store of marks failed.",
   sts_exchange_errors: "Exchanges that failed, and evaluations that did.",
   upstream_errors: "Calls that an upstream did not answer.",
 } as const;

@@ -3,6 +3,7 @@ import type { VerifiedTokens } from "../domain/verified-tokens.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import { pipeline, type ReasonOf } from "../kernel/pipeline.ts";
+import type { Shares } from "../kernel/shares.ts";
 import type { Egress } from "../ports/egress.ts";
 import type { Marks } from "../ports/marks.ts";
 import type { Sts } from "../ports/sts.ts";
@@ -12,10 +13,12 @@ import type { ZoneKeys } from "./keys.ts";
 import type { Ledger } from "./ledger.ts";
 import { bearer } from "./steps/bearer.ts";
 import { bound } from "./steps/binding.ts";
+import { boundCall } from "./steps/bound-call.ts";
 import { exchange } from "./steps/exchange.ts";
 import { notExpiring } from "./steps/expiry.ts";
 import { notOurOwnMandate } from "./steps/own-mandate.ts";
 import { pathClean } from "./steps/path.ts";
+import { admitted } from "./steps/admission.ts";
 import { authority, notRevoked, revocationFresh } from "./steps/revocation.ts";
 import { routing } from "./steps/routing.ts";
 import { signature } from "./steps/signature.ts";
@@ -23,6 +26,7 @@ import { singleUse } from "./steps/single-use.ts";
 import { withinSize } from "./steps/size.ts";
 import { targeted } from "./steps/target.ts";
 import { tokenForm } from "./steps/token-form.ts";
+import { createUsedMandates, unused } from "./steps/unused.ts";
 import { upstreamAllowed } from "./steps/upstream-allowed.ts";
 import { written } from "./steps/written.ts";
 
@@ -35,6 +39,7 @@ export type DecideDeps = {
   readonly keys: ZoneKeys;
   readonly verified: VerifiedTokens;
   readonly ledger: Ledger;
+  readonly shares: Shares;
   readonly issuer_url: string;
   readonly max_request_bytes: number;
   readonly sts_timeout_ms: number;
@@ -44,8 +49,9 @@ export type DecideDeps = {
 };
 
 /** Whether a request may pass, and to where: the Gateway's checks in their order, the first failure ends it. */
-export const decide = (deps: DecideDeps) =>
-  pipeline<Start>()
+export const decide = (deps: DecideDeps) => {
+  const used = createUsedMandates();
+  return pipeline<Start>()
     .load(bearer)
     .load(tokenForm(deps.verified))
     .check(notExpiring)
@@ -53,16 +59,19 @@ export const decide = (deps: DecideDeps) =>
     .check(pathClean)
     .load(signature(deps))
     .check(notOurOwnMandate)
+    .load(admitted(deps.shares))
     .load(bound(deps.bindings))
     .check(targeted)
+    .check(boundCall)
     .load(authority(deps.revocations))
     .check(notRevoked)
     .check(revocationFresh)
     .check(withinSize(deps.max_request_bytes))
+    .check(unused(used))
     .load(exchange(deps))
     .load(upstreamAllowed(deps.egress))
-    .commit(singleUse(deps))
     .commit(written(deps.ledger))
+    .commit(singleUse({ ...deps, used }))
     .seal({
       token: undefined,
       known: undefined,
@@ -82,6 +91,7 @@ export const decide = (deps: DecideDeps) =>
       target: undefined,
       marked: undefined,
     });
+};
 
 export type Decide = ReturnType<typeof decide>;
 export type DenyReason = ReasonOf<Decide>;

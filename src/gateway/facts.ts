@@ -1,4 +1,5 @@
 import type { Claims, DecodedToken } from "../domain/token.ts";
+import type { Share } from "../kernel/shares.ts";
 import type { Binding } from "./bindings.ts";
 import type { Inbound } from "./inbound.ts";
 
@@ -7,6 +8,8 @@ export type Client = {
   gone(): boolean;
   /** Tells `watcher`, in place of the one before it; `undefined` takes that back. */
   whenClosed(watcher: Watcher | undefined): void;
+  /** Gives the place back once the caller's answer is closed, at once where it is. */
+  hold(share: Share): void;
 };
 
 /** `closed`: called once. The client went away, or, where an answer has begun, it was sent as a whole. */

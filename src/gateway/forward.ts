@@ -11,6 +11,7 @@ import { createRunningCalls, type RunningCall, type RunningCalls } from "./calls
 import type { Counters } from "./counters.ts";
 import type { Decision } from "./decide.ts";
 import type { Watcher } from "./facts.ts";
+import { Gather, GATHER_BYTES, Pace } from "./gather.ts";
 import type { Cut, Ledger } from "./ledger.ts";
 import { createLimits, type Limited, type Limits } from "./limits.ts";
 import { answerHeaders, outgoingBody, passableTrailers, requestHeaders, type Upload } from "./outbound.ts";
@@ -52,8 +53,9 @@ const HELD_CHECK_MS = 100;
 const HELD_MAX_MS = 10_000;
 /** How long a client may take to read the trailer that says why its answer ends. */
 const TRAILER_MS = 2_000;
-/** The first bytes of an answer up to this many wait for what else comes in the same tick. */
-const FIRST_BYTES = 16 * 1024;
+/** Interim answers (1xx) that one call may have, and what their headers may weigh together. */
+const MAX_INTERIM = 4;
+const MAX_INTERIM_BYTES = 16 * 1024;
 const REVOKED_TRAILER = "X-Caracal-Revoked";
 
 const FAILURES: Readonly<Record<Exclude<UpstreamFailure, "aborted">, Reason>> = {
@@ -111,8 +113,10 @@ const createHeld = (stale: () => boolean): Held => {
   };
 };
 
-/** Behind the tick in which an answer began: what has come of it by then leaves now. */
+/** After the tick in which something came: what has come by then leaves now, in one piece. */
 const flush = (call: ForwardedCall): void => call.flush();
+
+const weightOf = (raw: readonly string[]): number => raw.reduce((bytes, text) => bytes + text.length, 0);
 
 /**
  * One call on its way to its upstream, and its answer on the way back. An object with methods, not a set of closures: it
@@ -133,11 +137,17 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
   private over = false;
   /** The upstream's answer is here as a whole. */
   private received = false;
-  /** The answer began in this very tick. */
-  private opening = false;
-  /** What came of its body in that tick. */
-  private first: Buffer | undefined = undefined;
+  /** A `flush` is due at the end of this tick. */
+  private flushing = false;
+  /** What came of the body in this tick, or while the client's connection is busy. */
+  private readonly gathered = new Gather();
+  private readonly pace = new Pace();
+  /** Too many small chunks came: nothing is read of the upstream until this is over. */
+  private paced: NodeJS.Timeout | undefined = undefined;
+  /** The head is with the client's connection. */
   private flushed = false;
+  private interim = 0;
+  private interim_bytes = 0;
   private self_delimited = true;
   private may_trail = false;
   private draining = false;
@@ -181,7 +191,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     if (body instanceof Readable) this.upload = body;
     flow.limits.watch(this);
     if (this.over) return;
-    const headers = requestHeaders(request, inbound, decision.mandate, length);
+    const headers = requestHeaders(request, inbound, decision, length);
     const { zone_id, client_id } = this.claims;
     const call = { zone_id, client_id, method: inbound.method, path: this.asked, headers, body };
     this.upstream_call = flow.upstreams.call(decision.target, call, this);
@@ -191,7 +201,8 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
   private finish(cut: Cut, answered: number): void {
     const { flow, decision } = this;
     this.over = true;
-    this.first = undefined;
+    this.gathered.take();
+    clearTimeout(this.paced);
     flow.running.remove(this);
     flow.endless.delete(this);
     if (this.waiting !== undefined) flow.held.remove(this);
@@ -291,12 +302,20 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
       return;
     }
     for (const step of steps) step();
-    if (!this.draining) this.goOn(); // not before the last step: what comes next comes behind them
+    if (!this.draining && this.paced === undefined) this.goOn(); // not before the last step: what comes next comes behind them
   }
 
   onInformation(code: number, raw: readonly string[]): void {
     const { request, response } = this;
-    if (this.over || response.headersSent || request.httpVersion !== "1.1" || this.mustWait()) return;
+    if (this.over) return;
+    // Counted whether they are passed on or not: node:http writes them without back-pressure, so their number is the bound.
+    this.interim += 1;
+    this.interim_bytes += weightOf(raw);
+    if (this.interim > MAX_INTERIM || this.interim_bytes > MAX_INTERIM_BYTES) {
+      this.cutOff("upstream", "upstream_interim_excess");
+      return;
+    }
+    if (response.headersSent || request.httpVersion !== "1.1" || this.mustWait()) return;
     if (code === 102) response.writeProcessing();
     const links = raw.filter((_, at) => at % 2 === 1 && raw[at - 1]?.toLowerCase() === "link");
     if (code !== 103 || links.length === 0) return;
@@ -320,7 +339,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     if (this.over) return;
     const { request, response } = this;
     const { inbound, upstream, route } = this.decision;
-    const answer = answerHeaders(raw, upstream, this.asked, route.prefix);
+    const answer = answerHeaders(raw, code, upstream, this.asked, route.prefix);
     if (answer.coded) {
       this.cutOff("upstream", "upstream_failed");
       return;
@@ -346,21 +365,50 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
       this.cutOff("upstream", "upstream_failed");
       return;
     }
+    if (code === 204 || code === 304) {
+      // Whole with its head, whatever length that says (RFC 9110, 8.6). undici waits for the length, and calls it a fault.
+      this.received = true;
+      response.end();
+      return;
+    }
     if (answer.endless) this.flow.endless.add(this);
-    this.opening = true;
-    process.nextTick(flush, this); // where the first bytes came along, or all, headers and bytes leave together
+    this.flushLater(); // where the first bytes came along, or all, headers and bytes leave together
+  }
+
+  private flushLater(): void {
+    if (this.flushing) return;
+    this.flushing = true;
+    process.nextTick(flush, this);
   }
 
   flush(): void {
-    this.opening = false;
+    this.flushing = false;
     if (this.over || this.received) return;
-    if (this.first !== undefined) this.sendFirst();
-    else if (!this.flushed) this.response.flushHeaders();
+    if (!this.draining) this.sendGathered();
+    if (this.flushed) return;
+    this.flushed = true;
+    this.response.flushHeaders();
     this.flow.limits.watch(this);
   }
 
   onData(chunk: Buffer): boolean {
     if (this.over) return false;
+    const more = this.take(chunk);
+    const pause_ms = this.pace.pause_ms(chunk.byteLength);
+    if (pause_ms <= 0 || this.over) return more;
+    clearTimeout(this.paced); // what an upstream had said when it ended its answer comes in spite of a pause
+    this.paced = setTimeout(() => this.unpaced(), pause_ms);
+    return false;
+  }
+
+  private unpaced(): void {
+    this.paced = undefined;
+    if (!this.draining && this.waiting === undefined) this.goOn();
+  }
+
+  private take(chunk: Buffer): boolean {
+    // Another chunk of the same tick: time and revocation state are what they were at the first.
+    if (this.gathered.bytes > 0 && this.flushing && this.waiting === undefined) return this.write(chunk);
     this.last_ms = this.flow.clock.monotonic_ms();
     if (!this.mustWait()) return this.write(chunk);
     this.wait(() => void this.write(chunk));
@@ -377,56 +425,63 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
         return false;
       }
     }
-    if (this.opening && !this.flushed && this.first === undefined && chunk.byteLength <= FIRST_BYTES) {
-      this.first = chunk; // undici's own no longer: it never writes to what it has handed over
-      return true;
+    if (this.gathered.bytes + chunk.byteLength > GATHER_BYTES) this.sendGathered();
+    if (chunk.byteLength > GATHER_BYTES) this.send(chunk);
+    else {
+      this.gathered.add(chunk); // undici's own no longer: it never writes to what it has handed over
+      this.flushLater();
     }
-    if (this.first !== undefined) this.sendFirst();
-    return this.send(chunk);
+    return !this.draining;
   }
 
-  private sendFirst(): void {
-    const first = this.first as Buffer;
-    this.first = undefined;
-    this.send(first);
+  private sendGathered(): void {
+    const chunk = this.gathered.take();
+    if (chunk !== undefined) this.send(chunk);
   }
 
-  private send(chunk: Buffer): boolean {
-    this.flushed = true;
+  private send(chunk: Buffer): void {
+    if (!this.flushed) {
+      this.flushed = true;
+      this.flow.limits.watch(this);
+    }
     this.bytes += chunk.byteLength;
-    if (this.response.write(chunk)) return true;
-    if (this.draining) return false;
+    if (this.response.write(chunk) || this.draining) return;
     this.draining = true;
-    this.response.once("drain", () => {
-      this.draining = false;
-      this.goOn();
-    });
-    return false;
+    this.response.once("drain", () => this.drainedNow());
+  }
+
+  /** The client's connection takes more: first what came meanwhile, then the upstream's next. */
+  private drainedNow(): void {
+    this.draining = false;
+    if (this.over || this.received) return;
+    this.sendGathered();
+    if (!this.draining && this.paced === undefined && this.waiting === undefined) this.goOn();
   }
 
   onEnd(trailers: readonly string[]): void {
-    if (this.over) return;
+    if (this.over || this.received) return;
     if (this.mustWait()) this.wait(() => this.end(trailers));
     else this.end(trailers);
   }
 
   private end(trailers: readonly string[]): void {
     if (this.over) return;
-    const { response, first } = this;
+    const { response } = this;
     this.received = true;
+    clearTimeout(this.paced);
     const passed = this.may_trail ? passableTrailers(trailers) : [];
     if (passed.length > 0) response.addTrailers(passed);
-    if (first === undefined) {
+    const last = this.gathered.take();
+    if (last === undefined) {
       response.end();
       return;
     }
-    this.first = undefined;
-    this.bytes += first.byteLength;
-    response.end(first);
+    this.bytes += last.byteLength;
+    response.end(last);
   }
 
   onError(failure: UpstreamFailure, detail: string): void {
-    if (this.over || failure === "aborted") return;
+    if (this.over || this.received || failure === "aborted") return;
     const { inbound, binding } = this.decision;
     this.flow.log.warn(
       { request_id: inbound.request_id, resource_id: binding.resource_id, failure, detail },

@@ -24,6 +24,8 @@ export type Inbound = {
   readonly takes_trailers: boolean;
   readonly wants_websocket: boolean;
   readonly host: string;
+  /** They go on by path form only. */
+  readonly cookies: readonly string[];
   readonly request_id: string;
   readonly traceparent: string;
   /** What goes on to the upstream: name, value, name, value, …; hop-by-hop headers and ours are not in it. */
@@ -52,6 +54,7 @@ class Head implements Inbound {
   takes_trailers = false;
   wants_websocket = false;
   host = "";
+  cookies = NONE;
   request_id = "";
   traceparent = "";
   headers: string[] = [];
@@ -113,6 +116,7 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["te", (head, value) => void (head.takes_trailers ||= namesTrailers(value))],
   ["upgrade", (head, value) => void (head.wants_websocket ||= tokensOf(value).includes("websocket"))],
   ["host", (head, value) => void (head.host = value)],
+  ["cookie", (head, value) => void (head.cookies = oneMore(head.cookies, value))],
   ["x-request-id", (head, value) => void (head.request_ids = oneMore(head.request_ids, value))],
   ["traceparent", (head, value) => void (head.traceparents = oneMore(head.traceparents, value))],
   ["tracestate", (head, value) => void (head.tracestates = oneMore(head.tracestates, value))],

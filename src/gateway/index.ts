@@ -8,6 +8,7 @@ import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Metrics } from "../kernel/metrics.ts";
 import type { Denial } from "../kernel/pipeline.ts";
+import { createShares } from "../kernel/shares.ts";
 import { type Worker, worker } from "../kernel/service.ts";
 import type { Egress, Upstreams } from "../ports/egress.ts";
 import type { Marks } from "../ports/marks.ts";
@@ -19,7 +20,7 @@ import { Caller } from "./caller.ts";
 import { createCounters } from "./counters.ts";
 import { type Decision, decide, type DenyReason } from "./decide.ts";
 import { createForwarder } from "./forward.ts";
-import { readInbound } from "./inbound.ts";
+import { type Inbound, readInbound } from "./inbound.ts";
 import { createZoneKeys } from "./keys.ts";
 import { createLedger } from "./ledger.ts";
 import { COUNTED_AT_THE_STS, IN_THE_STS_LEDGER, problems, type Reason } from "./problems.ts";
@@ -38,6 +39,10 @@ export type GatewayDeps = {
   readonly metrics: Metrics;
   /** `ISSUER_URL`, without a slash at its end. */
   readonly issuer_url: string;
+  /** Calls under way in this process; of them what one zone and one client may have, as fractions. */
+  readonly max_calls: number;
+  readonly zone_share: number;
+  readonly client_share: number;
   readonly max_request_bytes: number;
   readonly sts_timeout_ms: number;
   readonly upstream_timeout_ms: number;
@@ -124,7 +129,12 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const ledger = createLedger(deps.audit);
   const forwarder = createForwarder({ ...deps, ledger, counters, stream_max_ms: deps.stream_max_s * 1000 });
   const priming = createPriming(marks, log);
-  const decision = decide({ ...deps, bindings, keys, verified, ledger });
+  const shares = createShares({
+    limit: deps.max_calls,
+    zone_share: deps.zone_share,
+    client_share: deps.client_share,
+  });
+  const decision = decide({ ...deps, bindings, keys, verified, ledger, shares });
   const tellFailure = createFailureLog(log, clock);
   const authorityNow = authorityOf(revocations);
 
@@ -165,9 +175,8 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     }
   };
 
-  const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+  const serve = async (request: IncomingMessage, response: ServerResponse, inbound: Inbound): Promise<void> => {
     const began_ms = clock.monotonic_ms();
-    const inbound = readInbound(request);
     const outcome = await decision.run({ inbound, client: new Caller(response), now_ms: clock.now_ms() });
     if (outcome.denial !== undefined) {
       const { denial, step, facts } = outcome;
@@ -191,8 +200,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     forwarder.pass(request, response, facts, began_ms);
   };
 
-  const fail = (request: IncomingMessage, response: ServerResponse, error: unknown): void => {
-    const { request_id } = readInbound(request);
+  const fail = (request: IncomingMessage, response: ServerResponse, request_id: string, error: unknown): void => {
     log.error({ err: error, request_id }, "a call failed unexpectedly");
     if (response.headersSent) request.socket.destroy();
     else refuse(request, response, "internal_error", request_id);
@@ -221,12 +229,13 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     owns: (request) => request.headers["x-caracal-resource"] !== undefined,
     handle(request, response) {
       counters.requests_total.inc();
+      const inbound = readInbound(request); // once: it makes the request id under which STS, ledger and log have the call
       if (request.method === "CONNECT" || request.method === "TRACE") {
         count("method_not_allowed");
-        refuse(request, response, "method_not_allowed", readInbound(request).request_id);
+        refuse(request, response, "method_not_allowed", inbound.request_id);
         return;
       }
-      serve(request, response).catch((error: unknown) => fail(request, response, error));
+      serve(request, response, inbound).catch((error: unknown) => fail(request, response, inbound.request_id, error));
     },
     drain: () => forwarder.drain(),
     invalidated({ kind, zone_id }) {

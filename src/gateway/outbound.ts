@@ -1,7 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import type { TLSSocket } from "node:tls";
-import type { Inbound } from "./facts.ts";
+import type { Inbound, Passage, Route } from "./facts.ts";
+import { Gather, GATHER_BYTES, Pace } from "./gather.ts";
 import { asCgiReads } from "./header-name.ts";
 import { rewriteLocation } from "./path.ts";
 
@@ -20,10 +21,12 @@ const addressOf = (request: IncomingMessage): string => {
 export const requestHeaders = (
   request: IncomingMessage,
   inbound: Inbound,
-  mandate: string,
+  { mandate, route }: Pick<Passage, "mandate"> & { readonly route: Route },
   length: number | undefined,
 ): string[] => {
   const { headers, host } = inbound;
+  // By header form every resource has the one origin: a client would send one upstream's cookies to another.
+  if (route.by_path !== undefined) for (const cookie of inbound.cookies) headers.push("cookie", cookie);
   headers.push(
     "authorization",
     `Bearer ${mandate}`,
@@ -61,13 +64,28 @@ export const outgoingBody = (request: IncomingMessage, inbound: Inbound, upload:
   return { body: streamed(request, upload), length: inbound.content_length };
 };
 
-/** The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. */
+/**
+ * The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. The
+ * chunks of one tick go on as one.
+ */
 const streamed = (request: IncomingMessage, upload: Upload): Readable => {
   let bytes = 0;
+  const gathered = new Gather();
+  const pace = new Pace();
+  let flushing = false;
+  let paced: NodeJS.Timeout | undefined;
+  /** The upstream takes no more for now. */
+  let full = false;
   const body = new Readable({
     highWaterMark: 64 * 1024,
-    read: () => void request.resume(),
+    read() {
+      full = false;
+      if (paced === undefined) request.resume();
+    },
     destroy(error, done) {
+      clearTimeout(paced);
+      gathered.take();
+      if (paced !== undefined) request.resume(); // what is left of it is read by whoever answers
       request.off("data", onData).off("end", onEnd).off("close", onGone).off("error", onGone);
       request.on("error", () => undefined); // whatever else happens to it concerns nobody any more
       done(error);
@@ -79,10 +97,43 @@ const streamed = (request: IncomingMessage, upload: Upload): Readable => {
       upload.onTooLarge();
       return;
     }
-    upload.onBytes();
-    if (!body.push(chunk)) request.pause();
+    if (gathered.bytes + chunk.byteLength > GATHER_BYTES) pushGathered();
+    if (chunk.byteLength > GATHER_BYTES) push(chunk);
+    else gather(chunk);
+    const pause_ms = pace.pause_ms(chunk.byteLength);
+    if (pause_ms > 0 && paced === undefined) {
+      request.pause();
+      paced = setTimeout(goOn, pause_ms);
+    }
   };
-  const onEnd = (): void => void body.push(null);
+  const gather = (chunk: Buffer): void => {
+    gathered.add(chunk);
+    if (flushing) return;
+    flushing = true;
+    process.nextTick(flush);
+  };
+  const flush = (): void => {
+    flushing = false;
+    pushGathered();
+  };
+  const push = (chunk: Buffer): void => {
+    upload.onBytes();
+    if (body.push(chunk)) return;
+    full = true;
+    request.pause();
+  };
+  const pushGathered = (): void => {
+    const chunk = gathered.take();
+    if (chunk !== undefined && !body.destroyed) push(chunk);
+  };
+  const goOn = (): void => {
+    paced = undefined;
+    if (!full) request.resume();
+  };
+  const onEnd = (): void => {
+    pushGathered();
+    body.push(null);
+  };
   const onGone = (): void => void (request.complete || body.destroy(new Error("the client went away")));
   body.on("error", () => undefined);
   request.on("data", onData).on("end", onEnd).on("close", onGone).on("error", onGone);
@@ -102,9 +153,29 @@ const ENDS_HERE: ReadonlySet<string> = new Set([
   "upgrade",
   "alt-svc",
   "x-request-id",
+  // A front proxy takes these for orders: to serve a file of its own, or what another address says.
+  "x-sendfile",
+  "x-sendfile2",
+  "x-sendfile-temporary",
+  "x-lighttpd-send-file",
+  "x-lighttpd-send-tempfile",
+  "x-litespeed-location",
+  "set-cookie2",
 ]);
+const ENDS_HERE_FROM: readonly string[] = ["x-caracal-", "x-accel-", "x-reproxy-"];
 
-const endsHere = (lower: string): boolean => ENDS_HERE.has(lower) || lower.startsWith("x-caracal-");
+const endsHere = (lower: string): boolean =>
+  ENDS_HERE.has(lower) || (lower.startsWith("x-") && ENDS_HERE_FROM.some((start) => lower.startsWith(start)));
+
+/**
+ * An upstream's cookie belongs to its resource: it comes back to the path form's prefix alone, whatever `Path` and `Domain`
+ * say. Attributes as in RFC 6265, 5.2: what is set last counts, so theirs go and ours is the only one.
+ */
+export const ownCookie = (value: string, prefix: string): string => {
+  const [pair, ...attributes] = value.split(";");
+  const kept = attributes.filter((text) => !/^[ \t]*(?:path|domain)[ \t]*(?:=|$)/i.test(text));
+  return [pair, ...kept, ` Path=${prefix}`].join(";");
+};
 
 export type Answer = {
   readonly headers: string[];
@@ -120,7 +191,13 @@ export type Answer = {
  * The upstream's headers as the client gets them, names and order as they were. `asked`: the path that it was asked for.
  * `prefix`: of the path form.
  */
-export const answerHeaders = (raw: readonly string[], upstream: URL, asked: string, prefix: string): Answer => {
+export const answerHeaders = (
+  raw: readonly string[],
+  code: number,
+  upstream: URL,
+  asked: string,
+  prefix: string,
+): Answer => {
   const headers: string[] = [];
   let has_length = false;
   let coded = false;
@@ -135,8 +212,13 @@ export const answerHeaders = (raw: readonly string[], upstream: URL, asked: stri
       else if (lower === "transfer-encoding" && value.toLowerCase() !== "chunked") coded = true;
       continue;
     }
-    if (lower === "content-length") has_length = true;
-    else if (lower === "content-type") endless = value.toLowerCase().startsWith("text/event-stream");
+    if (lower === "content-length") {
+      if (code === 204) continue; // RFC 9110, 8.6: it has none
+      has_length = true;
+    } else if (lower === "set-cookie") {
+      if (prefix === "") continue; // by header form it would go to every other resource as well
+      value = ownCookie(value, prefix);
+    } else if (lower === "content-type") endless = value.toLowerCase().startsWith("text/event-stream");
     else if (lower === "location") value = rewriteLocation(value, upstream, asked, prefix);
     headers.push(name, value);
   }

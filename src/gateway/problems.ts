@@ -33,6 +33,7 @@ export type FlowReason =
   | "expired_on_the_way"
   | "body_too_large"
   | "upstream_failed"
+  | "upstream_interim_excess"
   | "upstream_timeout"
   | "upstream_busy"
   | "upstream_zone_busy"
@@ -108,6 +109,13 @@ export const problems = {
     "denials_binding",
   ),
   resource_not_targeted: problem(403, "AccessDenied", "The token is limited to other resources.", "denials_target"),
+  mandate_for_another_call: problem(
+    403,
+    "AccessDenied",
+    "This mandate is for another method or path.",
+    "denials_bound_call",
+  ),
+  too_many_calls: problem(429, "RateLimited", "Too many calls are under way.", "denials_calls"),
   token_revoked: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   revocation_stale: problem(503, "TemporarilyUnavailable", AWAY, "denials_revocation_stale"),
   request_too_large: problem(413, "RequestTooLarge", "The request's body is too large.", "denials_too_large"),
@@ -161,7 +169,7 @@ export const problems = {
     "This mandate may have been used before. Get a new one.",
     "denials_jti_replay",
   ),
-  marks_unavailable: problem(503, "TemporarilyUnavailable", AWAY, "denials_jti_replay"),
+  marks_unavailable: problem(503, "TemporarilyUnavailable", AWAY, "marks_errors"), // no replay: nothing is known of it
 
   ledger_unavailable: problem(503, "TemporarilyUnavailable", AWAY),
   ledger_share: problem(
@@ -174,6 +182,12 @@ export const problems = {
   expired_on_the_way: problem(401, "CredentialExpired", "The token's session has ended. Get a new token."),
   body_too_large: problem(413, "RequestTooLarge", "The request's body is too large.", "denials_too_large"),
   upstream_failed: problem(502, "BadGateway", "The upstream could not be reached or broke off.", "upstream_errors"),
+  upstream_interim_excess: problem(
+    502,
+    "BadGateway",
+    "The upstream sent more interim answers than four, or more than 16 KiB of them.",
+    "upstream_errors",
+  ),
   upstream_timeout: problem(504, "GatewayTimeout", "The upstream did not answer in time.", "upstream_errors"),
   upstream_busy: problem(
     503,

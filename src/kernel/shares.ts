@@ -4,7 +4,7 @@ export type ShareOptions = {
   readonly limit: number;
   /** What one zone may hold of `limit`; 1 where a zone is alone in the installation. */
   readonly zone_share: number;
-  /** What one client of a zone may hold of what its zone may. */
+  /** What one client of a zone may hold of `limit`, within what its zone may. */
   readonly client_share: number;
 };
 
@@ -60,7 +60,7 @@ const FULL: Readonly<Record<ShareBound, NoShare>> = {
 export const createShares = (options: ShareOptions): Shares => {
   const { limit } = options;
   const zone_limit = Math.max(1, Math.floor(limit * options.zone_share));
-  const client_limit = Math.max(1, Math.floor(zone_limit * options.client_share));
+  const client_limit = Math.max(1, Math.floor(limit * options.client_share));
   const zones = new Map<string, Zone>();
   let held = 0;
 

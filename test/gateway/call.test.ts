@@ -158,7 +158,7 @@ describe("a call that is allowed", () => {
       }),
     );
     const text = await raw.until(/not really gzip/);
-    assert.match(text, /Set-Cookie: a=1\r\nSet-Cookie: b=2\r\n/);
+    assert.doesNotMatch(text, /set-cookie/i);
     assert.match(text, /Content-Encoding: gzip/);
     assert.match(text, /X-Request-Id: r1\r\n/);
     assert.doesNotMatch(text, /x-caracal-revoked|alt-svc|x-hop|X-Request-Id: upstream/i);

@@ -32,6 +32,7 @@ describe("the order of the checks", () => {
       keys: never,
       verified: never,
       ledger: never,
+      shares: never,
       issuer_url: "",
       max_request_bytes: 0,
       sts_timeout_ms: 0,

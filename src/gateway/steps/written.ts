@@ -8,7 +8,8 @@ type Needs = Start &
 
 /**
  * No call passes that is not written down. For an exchanged token the STS has done it; that a presented mandate passes is
- * decided here. Crash state: written, and never sent to the upstream; the outcome is missing then, and the mandate is used.
+ * decided here. Before the mark, so that a ledger that is away burns no mandate. Crash state: written, and neither marked nor
+ * sent: the row has no outcome, and the mandate still passes once. Where the mark then refuses it, that is a row of its own.
  */
 export const written = (ledger: Ledger) =>
   commit(
