@@ -66,7 +66,7 @@ export const outgoingBody = (request: IncomingMessage, inbound: Inbound, upload:
 
 /**
  * The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. The
- * chunks of one tick go on as one.
+ * chunks of one turn of the loop go on as one.
  */
 const streamed = (request: IncomingMessage, upload: Upload): Readable => {
   let bytes = 0;
@@ -110,7 +110,7 @@ const streamed = (request: IncomingMessage, upload: Upload): Readable => {
     gathered.add(chunk);
     if (flushing) return;
     flushing = true;
-    process.nextTick(flush);
+    setImmediate(flush); // not nextTick: node:http empties that queue after each chunk of one read
   };
   const flush = (): void => {
     flushing = false;
