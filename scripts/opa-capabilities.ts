@@ -48,13 +48,13 @@ const folder = await mkdtemp(join(tmpdir(), "caracal-capabilities-"));
 try {
   const opa = await findOpa({ opa_path: process.env["OPA_PATH"] });
   // `capabilities` knows no flag for the language's version.
-  const { stdout } = await opa.plain(["capabilities", "--current"], folder);
+  const { stdout } = await opa.plain(["capabilities", "--current"], { cwd: folder });
   const all = JSON.parse(stdout) as Capabilities;
 
   const isCarried = async (builtin: Builtin): Promise<boolean> => {
     await writeFile(join(folder, "policy.rego"), `package caracal.authz\nresult := x if { ${callOf(builtin)} }\n`);
     const args = ["build", "-t", "wasm", "-e", "caracal/authz/result", "-o", "bundle.tar.gz", "policy.rego"];
-    const { code } = await opa.run(args, folder);
+    const { code } = await opa.run(args, { cwd: folder });
     if (code !== 0) return false; // deprecated: gone from Rego v1
     const wasm = meter(await readPolicyWasm(await readFile(join(folder, "bundle.tar.gz"))));
     return instantiate(await WebAssembly.compile(wasm), 64).builtins.length === 0;

@@ -57,6 +57,7 @@ const sts = (parts: Parts, made: Made): Role => {
     kek: keyring(required(config.ZONE_KEK, "ZONE_KEK"), config.ZONE_KEK_PREVIOUS),
     gateway_ring: parts.gateway_ring,
     policy_budget: config.POLICY_BUDGET,
+    policy_units_per_s: config.POLICY_UNITS_PER_SECOND,
     rate_limit_per_minute: config.RATE_LIMIT_PER_MINUTE,
     trusted_proxies: config.TRUSTED_PROXIES,
     clock: parts.clock,

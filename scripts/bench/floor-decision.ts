@@ -56,9 +56,9 @@ const newSigner = (): { readonly key: KeyObject; readonly kid: string } => ({
  * there is no compiler.
  */
 export const createDecisions = async (zone_id: string, producer: string, log: Log): Promise<Decisions> => {
-  const compiled = await createPolicyCompiler({ log }).compile(readFileSync(POLICY, "utf8"));
+  const compiled = await createPolicyCompiler({ log }).compile(readFileSync(POLICY, "utf8"), zone_id);
   if (!compiled.ok) throw new Error(`the demo's policy can't be compiled: ${JSON.stringify(compiled.issues)}`);
-  const policy = await createPolicyEngine({ budget_units: BUDGET_UNITS }).load(compiled.policy.wasm);
+  const policy = await createPolicyEngine({ budget_units: BUDGET_UNITS }).load(compiled.policy.wasm, zone_id);
   const { key, kid } = newSigner();
 
   const client_id = uuidv7();

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { policyEndpoints } from "../contracts/api-policies.ts";
 import { uuidv7 } from "../kernel/ids.ts";
-import { Problem } from "../kernel/problem.ts";
+import { Problem, requestAborted } from "../kernel/problem.ts";
 import { missing } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { archiveNamed, findNamed, insertNamed, listNamed, lockNamed, renameNamed } from "./store/named.ts";
@@ -58,10 +58,13 @@ export const policyVerbs = ({ db, change, compiler }: Parts): Pick<ControlPlane,
     return listPolicyVersions(db.sql, zone_id, id, query);
   },
 
-  /** Compiles before the transaction begins: a compiler takes its time, and no lock waits for it. */
-  createPolicyVersion: async ({ caller, params: { zone_id, id }, body: { source } }) => {
+  /**
+   * Compiles before the transaction begins: a compiler takes its time, and no lock waits for it. Where the client is gone by
+   * then nothing is written: it has nobody who knows of it, and was perhaps sent again.
+   */
+  createPolicyVersion: async ({ caller, params: { zone_id, id }, body: { source }, signal }) => {
     if ((await findNamed(db.sql, "policies", zone_id, id)) === undefined) throw missing("policy");
-    const compiled = await compiler.compile(source);
+    const compiled = await compiler.compile(source, zone_id, signal);
     if (!compiled.ok) {
       throw new Problem(422, "invalid_rego", "The source is not a policy that can be used; see issues.", {
         issues: compiled.issues.slice(0, MAX_ISSUES),
@@ -73,6 +76,7 @@ export const policyVerbs = ({ db, change, compiler }: Parts): Pick<ControlPlane,
       if (!(await lockNamed(tx, "policies", zone_id, id))) throw missing("policy");
       const row = { zone_id, id: uuidv7(), policy_id: id, source, source_sha256 };
       const version = await insertPolicyVersion(tx, row, compiled.policy);
+      if (signal?.aborted === true) throw requestAborted();
       const detail = { policy_id: id, version: version.version, source_sha256, wasm_sha256: version.wasm_sha256 };
       return { result: version, entry: { action: "policy_version.create", zone_id, object_id: version.id, detail } };
     });

@@ -26,6 +26,16 @@ const manifestSha = (members: readonly { readonly id: string; readonly source_sh
     .update(lengthPrefixed(members.flatMap((member) => [member.id, member.source_sha256])))
     .digest("hex");
 
+/** Every STS holds the active set of each zone that it serves. */
+const MAX_SET_WASM_BYTES = 16 * 1024 * 1024;
+
+const setTooLarge = (use: number): Problem =>
+  new Problem(
+    409,
+    "quota_exceeded",
+    `The set is over its quota policy_set_wasm_bytes: limit ${MAX_SET_WASM_BYTES}, use ${use}. Leave members out, or make them smaller.`,
+  );
+
 export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOperation> => ({
   listPolicySets: ({ params, query }) => listNamed(db.sql, "policy_sets", params.zone_id, query),
 
@@ -73,8 +83,11 @@ export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOpe
       await requireHeldZone(tx, zone_id);
       if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
       const ids = entries.map((entry) => entry.policy_version_id);
-      const sources = await usablePolicyVersions(tx, zone_id, ids);
-      const members = ids.map((version_id) => ({ id: version_id, source_sha256: sources.get(version_id) }));
+      const usable = await usablePolicyVersions(tx, zone_id, ids);
+      const members = ids.map((version_id) => ({
+        id: version_id,
+        source_sha256: usable.get(version_id)?.source_sha256,
+      }));
       const issues = members.flatMap(({ source_sha256 }, i): Issue[] =>
         source_sha256 === undefined
           ? [
@@ -90,6 +103,8 @@ export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOpe
           issues,
         });
       }
+      const wasm_bytes = [...usable.values()].reduce((sum, member) => sum + member.wasm_bytes, 0);
+      if (wasm_bytes > MAX_SET_WASM_BYTES) throw setTooLarge(wasm_bytes);
       const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
       const version = await insertPolicySetVersion(tx, { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha }, ids);
       const detail = { policy_set_id: id, version: version.version, manifest_sha };

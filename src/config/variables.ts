@@ -240,6 +240,12 @@ export const VARIABLES = {
     default: "50000",
     schema: count(1_000, 10_000_000),
   },
+  POLICY_UNITS_PER_SECOND: {
+    doc: "What the policies of one zone may spend in a second in one process: steps, reading of input, new instances.",
+    roles: ["sts"],
+    default: "50000000",
+    schema: count(100_000, 10_000_000_000),
+  },
   OPA_PATH: { doc: "The opa program that compiles policies; `opa` on PATH if unset.", roles: ["api"], schema: text },
 
   ALLOW_PRIVATE_UPSTREAMS: {

@@ -2,6 +2,7 @@ import {
   combine,
   type Evaluation,
   type Evaluator,
+  isAnswer,
   MAX_POLICY_INPUT_BYTES,
   MAX_POLICY_PATH_BYTES,
   type MemberResult,
@@ -15,7 +16,7 @@ import type { Quarantine } from "./policy-quarantine.ts";
 /** A member of a set as it was loaded; no evaluator where its module could not be had. */
 export type SetMember = { readonly version_id: string; readonly evaluator: Evaluator | undefined };
 
-/** The verdict, the steps of all members together, and the input as JSON text, for the ledger. */
+/** The verdict, the units of all members together, and the input as JSON text, for the ledger. */
 export type SetEvaluation = {
   /** May be shared by evaluations that came to the same. */
   readonly verdict: PolicyVerdict;
@@ -25,13 +26,14 @@ export type SetEvaluation = {
   readonly faults: readonly { readonly version_id: string; readonly error: string }[];
 };
 
-export type SetLimits = {
-  /** Steps of all members together, so that a set of many just affordable members does not hold the event loop. */
-  readonly units_max: number;
-};
+/**
+ * What one request may still spend: on all members and resources, on reading the input for each, on new instances. A
+ * member that began may take it below zero; nothing begins after that.
+ */
+export type RequestBudget = { units_left: number };
 
-/** What a set may spend when one member may spend `budget_units` (`POLICY_BUDGET`): at the default, some 5 ms. */
-export const setLimits = (budget_units: number): SetLimits => ({ units_max: 10 * budget_units });
+/** A request's budget, where one member may spend `budget_units` (`POLICY_BUDGET`): at the default, some 4 ms. */
+export const requestBudget = (budget_units: number): RequestBudget => ({ units_left: 10 * budget_units });
 
 /** UTF-8 takes 3 bytes at most for a unit of UTF-16: a text that is short enough by that need not be measured. */
 const BYTES_PER_CHAR = 3;
@@ -42,16 +44,18 @@ type Faults = SetEvaluation["faults"];
 
 /**
  * Evaluates every member on the input of these facts and combines the answers. Synchronous, and stops at the first member
- * that decides for all: one that is missing, quarantined or out of budget. An overrun counts against its version; one of the
- * whole set counts against the member that spent most.
+ * that decides for all: one that is missing, quarantined or out of budget. Each failure counts against its version, by the
+ * principal that met it. A request whose budget is spent counts against none: no member need be at fault, and what the zone
+ * spends a second is bounded by itself.
  */
 export const evaluateSet = (
   members: readonly SetMember[],
   facts: PolicyFacts,
   quarantine: Quarantine,
-  limits: SetLimits,
+  budget: RequestBudget,
 ): SetEvaluation => {
   const input_json = policyInputText(facts);
+  const principal = facts.application.id;
   const refused = (reason: Parameters<typeof refusal>[0], units = 0, faults: Faults = []): SetEvaluation => ({
     verdict: refusal(reason),
     units,
@@ -66,7 +70,7 @@ export const evaluateSet = (
       missing.map(({ version_id }) => ({ version_id, error: "the module is not loaded" })),
     );
   }
-  if (members.some((member) => quarantine.holds(member.version_id))) return refused("policy_quarantined");
+  if (members.some((member) => quarantine.holds(member.version_id, principal))) return refused("policy_quarantined");
   if (isLonger(input_json, MAX_POLICY_INPUT_BYTES) || isLonger(facts.path ?? "", MAX_POLICY_PATH_BYTES)) {
     return refused("policy_input_too_large");
   }
@@ -79,18 +83,23 @@ export const evaluateSet = (
     const evaluation = evaluator.evaluate(input_json);
     results.push(memberResult(evaluation, version_id));
     units += evaluation.units;
-    if (evaluation.status === "failed") faults.push({ version_id, error: evaluation.error });
-    if (evaluation.status === "budget_exceeded") {
-      quarantine.overran(version_id);
-      break;
+    budget.units_left -= evaluation.units;
+    const fault = faultOf(evaluation);
+    if (fault !== undefined) {
+      quarantine.failed(version_id, principal);
+      faults.push({ version_id, error: fault });
     }
-    if (units > limits.units_max) {
-      const dearest = results.reduce((most, member) => (member.units > most.units ? member : most));
-      quarantine.overran(dearest.version_id);
-      return refused("policy_budget_exceeded", units, faults);
-    }
+    if (evaluation.status === "budget_exceeded") break;
+    if (budget.units_left < 0) return refused("policy_budget_exceeded", units, faults);
   }
   return { verdict: combine(results), units, input_json, faults };
+};
+
+/** Why an evaluation is no answer, for the log; undefined where it is one. */
+const faultOf = (evaluation: Evaluation): string | undefined => {
+  if (evaluation.status === "failed") return evaluation.error;
+  if (evaluation.status === "budget_exceeded") return "out of steps or memory";
+  return isAnswer(evaluation.result) ? undefined : "the result is not complete";
 };
 
 const memberResult = (evaluation: Evaluation, version_id: string): MemberResult =>

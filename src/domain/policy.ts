@@ -232,7 +232,7 @@ export const policyInputText = (facts: PolicyFacts): string => {
 };
 
 /**
- * What one evaluation came to. `units`: the steps that it spent. `error` is for the log: it never leaves. `result` may be
+ * What one evaluation came to. `units`: what it spent, on its steps, on reading the input, on a new instance. `error` is for the log: it never leaves. `result` may be
  * shared by evaluations that came to the same: it is frozen then.
  */
 export type Evaluation =
@@ -312,6 +312,18 @@ const readAnswer = (result: unknown): Answer | undefined => {
   if (said["evaluation_status"] !== "complete" || determining_policies === undefined || diagnostics === undefined)
     return undefined;
   return { allow: said["decision"] === "allow", determining_policies, diagnostics };
+};
+
+/** By result, where it can't change any more. */
+const answers_of = new WeakSet<object>();
+
+/** Whether a module's result is an answer, whatever it says. */
+export const isAnswer = (result: unknown): boolean => {
+  if (typeof result !== "object" || result === null) return false;
+  if (answers_of.has(result)) return true;
+  const is = readAnswer(result) !== undefined;
+  if (is && isConstant(result)) answers_of.add(result);
+  return is;
 };
 
 const isExplicit = (answer: Answer): boolean => answer.determining_policies.length > 0 || answer.diagnostics.length > 0;

@@ -3,6 +3,7 @@ import { getRequestListener, RequestError } from "@hono/node-server";
 import { type Context, Hono } from "hono";
 import * as v from "valibot";
 import type { BodyOf, Endpoint, ParamsOf, QueryOf, ResponseOf } from "../contracts/endpoint.ts";
+import type { Cancellation } from "../kernel/cancel.ts";
 import type { Log } from "../kernel/log.ts";
 import { type Issue, Problem } from "../kernel/problem.ts";
 import { problemBody, problemHeaders, toProblem } from "./problem.ts";
@@ -22,6 +23,8 @@ export type Call<E extends Endpoint, C> = {
   readonly query: QueryOf<E>;
   readonly body: BodyOf<E>;
   readonly caller: C;
+  /** Aborts when the client is gone; absent for a caller within the process. */
+  readonly signal?: Cancellation;
 };
 
 /** One verb for each endpoint: none is missing, none is answered in another shape than the contract's. */
@@ -174,6 +177,7 @@ type AnyCall = {
   readonly query: object;
   readonly body: object | undefined;
   readonly caller: unknown;
+  readonly signal: Cancellation;
 };
 
 /**
@@ -214,7 +218,7 @@ export const createRouter = <const T extends Readonly<Record<string, Endpoint>>,
         const params = parse(endpoint.params, raw_params, notFound);
         const query = queryOf(endpoint.query, c.req.url);
         const body = await bodyOf(endpoint, c.req.raw, options.max_body_bytes);
-        const result = await handler({ params, query, body, caller });
+        const result = await handler({ params, query, body, caller, signal: c.req.raw.signal });
         const headers = { "cache-control": "no-store", "x-request-id": request_id }; // answers hold secrets and states
         return result === undefined
           ? new Response(null, { status: endpoint.status, headers })

@@ -35,6 +35,9 @@ export class Problem extends Error {
   }
 }
 
+/** Who asked is gone, and nothing more is done for it: nobody reads this. */
+export const requestAborted = (): Problem => new Problem(408, "request_aborted", "The client ended the request.");
+
 /** A fault of the operator's making (a flag, a variable, a port, a folder): printed as one line, exit code 1, no stack. */
 export class StartupFault extends Error {
   readonly faults: readonly string[];

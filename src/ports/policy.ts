@@ -1,4 +1,5 @@
 import type { Evaluator } from "../domain/policy.ts";
+import type { Cancellation } from "../kernel/cancel.ts";
 import type { Issue } from "../kernel/problem.ts";
 
 /** A policy module that was compiled, metered and checked: what a version stores, and all that an evaluation needs. */
@@ -16,12 +17,15 @@ export type CompileResult =
 /**
  * Rego v1 source → metered WASM; the same source gives the same bytes. Bad Rego is a value: issues with path `source`, and
  * row and col from 1 where there is a place. A compiler that is missing, broken or busy (its queue is bounded) rejects with
- * `Problem` 503 `policy_compiler_unavailable`, whose description tells what to do. One compile at a time.
+ * `Problem` 503 `policy_compiler_unavailable`, whose description tells what to do. Each zone has one compile at a time, a short
+ * queue and so many seconds a minute: over it `Problem` 429 `quota_exceeded`. `signal`: who asks is gone; the compile ends.
  */
-export type PolicyCompiler = { compile(source: string): Promise<CompileResult> };
+export type PolicyCompiler = {
+  compile(source: string, zone_id: string, signal?: Cancellation): Promise<CompileResult>;
+};
 
 /**
  * Loads stored modules. Rejects where the bytes are not a metered policy module of ours (the set is then incomplete, and
- * denies): not WASM, without the counter, with a builtin that runs outside of it.
+ * denies): not WASM, without the counter, with a builtin that runs outside of it. What is kept of it between evaluations comes out of the zone's share.
  */
-export type PolicyEngine = { load(wasm: Uint8Array): Promise<Evaluator> };
+export type PolicyEngine = { load(wasm: Uint8Array, zone_id: string): Promise<Evaluator> };

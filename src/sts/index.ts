@@ -1,8 +1,7 @@
 import { STREAMS } from "../contracts/streams.ts";
 import { type AuditWriter, SYSTEM_ZONE } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
-import { setLimits } from "../domain/policy-evaluation.ts";
-import { createQuarantine } from "../domain/policy-quarantine.ts";
+import { createPolicyAccounts } from "../domain/policy-account.ts";
 import type { Revocations } from "../domain/revocation.ts";
 import { databaseReachable, redisReachable } from "../http/ready.ts";
 import type { Role } from "../http/role.ts";
@@ -51,8 +50,10 @@ export type StsDeps = {
   readonly kek: Keyring;
   /** `GATEWAY_STS_HMAC_KEY`; undefined: no Gateway but one of this process. */
   readonly gateway_ring: Keyring | undefined;
-  /** `POLICY_BUDGET`: steps of one evaluation; the engine holds it for a member, this role for a set. */
+  /** `POLICY_BUDGET`: steps of one evaluation; the engine holds it for a member, this role for a request. */
   readonly policy_budget: number;
+  /** `POLICY_UNITS_PER_SECOND`: what the policies of one zone may spend in this process. */
+  readonly policy_units_per_s: number;
   /** `RATE_LIMIT_PER_MINUTE`, where an application has none of its own. */
   readonly rate_limit_per_minute: number;
   /** Addresses and networks whose `X-Forwarded-For` is believed; none by default. */
@@ -66,7 +67,7 @@ export type StsDeps = {
 /** `direct`: for a Gateway of the same process. `revocations`: this role's view of what is revoked, for who shares it. */
 export type StsRole = Role & { readonly direct: Sts; readonly revocations: Revocations };
 
-/** Steps of one evaluation: an ordinary policy spends some 1 700 of 50 000. */
+/** Units of one evaluation of a set: an ordinary policy spends some 1 300. */
 const UNIT_BUCKETS = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 500_000];
 
 const createCounters = (metrics: Metrics) => ({
@@ -76,7 +77,7 @@ const createCounters = (metrics: Metrics) => ({
   nobody: metrics.counterBy("sts_unauthenticated_total", "Calls by nobody we know, by reason", "reason"),
   failures: metrics.counter("sts_failures_total", "Token requests that failed for a reason on our side"),
   signatures: metrics.counter("sts_signatures_total", "Tokens signed"),
-  units: metrics.histogram("sts_policy_units", "Steps that a policy evaluation spent", UNIT_BUCKETS),
+  units: metrics.histogram("sts_policy_units", "Units that an evaluation of a policy set spent", UNIT_BUCKETS),
   zone_loads: metrics.counter("sts_zone_loads_total", "Zones read from the database"),
   session_reads: metrics.counter("sts_session_reads_total", "Sessions read from the database"),
   anomalies: metrics.counterBy("sts_stream_anomalies_total", "Forged or malformed stream entries and holes", "kind"),
@@ -138,8 +139,8 @@ export const createSts = (deps: StsDeps): StsRole => {
     rate_limit_per_minute: deps.rate_limit_per_minute,
     sessions: createSessions({ db, revocations, clock, onRead: () => counters.session_reads.inc() }),
     policy: {
-      quarantine: createQuarantine({ clock }),
-      set_limits: setLimits(deps.policy_budget),
+      accounts: createPolicyAccounts({ clock, units_per_s: deps.policy_units_per_s }),
+      budget_units: deps.policy_budget,
       log,
       onEvaluation: (units) => counters.units.observe(units),
     },

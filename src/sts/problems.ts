@@ -88,6 +88,11 @@ export const problems = {
   policy_set_incomplete: problem(403, "policy_eval_failed", NOT_EVALUATED),
   policy_budget_exceeded: problem(403, "policy_eval_failed", NOT_EVALUATED),
   policy_quarantined: problem(403, "policy_eval_failed", NOT_EVALUATED),
+  policy_units_exhausted: problem(
+    429,
+    "temporarily_unavailable",
+    "This zone's policies have used up what they may spend a second (POLICY_UNITS_PER_SECOND). Try again later.",
+  ),
   policy_input_too_large: problem(
     400,
     "invalid_request",

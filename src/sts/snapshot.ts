@@ -24,7 +24,10 @@ const RENEW_AT = 2 / 3;
 /** Heads come every 2 s; a stream that was silent for longer is taken for lost. */
 const STREAM_SILENT_MS = 3_000;
 const MAX_ZONES = 1_000;
-const MAX_EVALUATORS = 4_096;
+/** Modules of all zones together, as they are stored. Above it the zone that holds most of them is read again when it is asked for. */
+const MAX_MODULE_BYTES = 512 * 1024 * 1024;
+/** A module that could not be loaded is not tried sooner. */
+const RELOAD_MS = 30_000;
 /** A zone that does not exist is remembered as such for this long. */
 const ABSENT_MS = 1_000;
 const MAX_ABSENT = 10_000;
@@ -110,18 +113,35 @@ export type SnapshotOptions = {
   readonly onLoad?: (() => void) | undefined;
 };
 
-type Held = { readonly snapshot: ZoneSnapshot; readonly read_ms: number; stale: boolean };
-type Load = { result: Promise<ZoneSnapshot | undefined>; generation: number };
+/** A member's module, or that it could not be had. */
+type Module = { readonly evaluator: Evaluator | undefined; readonly bytes: number; readonly loaded_ms: number };
+/** Of one zone, by version. */
+type Modules = ReadonlyMap<string, Module>;
+type Held = { readonly snapshot: ZoneSnapshot; readonly modules: Modules; readonly read_ms: number; stale: boolean };
+type Load = { result: Promise<ZoneSnapshot | undefined>; generation: number; modules: Modules };
+
+const bytesOf = (modules: Modules): number => {
+  let bytes = 0;
+  for (const module of modules.values()) bytes += module.bytes;
+  return bytes;
+};
+
+type Active = NonNullable<ZoneRow["active"]>;
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
 /** Loads and keeps zones. A load that began before an invalidation is never kept as current. */
 export const createSnapshots = (options: SnapshotOptions): Snapshots => {
   const { clock, log } = options;
-  const held = new LRUCache<string, Held>({ max: MAX_ZONES });
+  let module_bytes = 0;
+  const held = new LRUCache<string, Held>({
+    max: MAX_ZONES,
+    dispose: ({ modules }) => {
+      module_bytes -= bytesOf(modules);
+    },
+  });
   const loads = new Map<string, Load>();
   const absent = new LRUCache<string, number>({ max: MAX_ABSENT });
-  const evaluators = new LRUCache<string, Evaluator>({ max: MAX_EVALUATORS });
   const failures = new LRUCache<string, number>({ max: MAX_ZONES });
   const announced = new LRUCache<string, string>({ max: MAX_ZONES });
   let keys_version = 0;
@@ -151,46 +171,57 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
     };
   };
 
-  const loadMember = async (
+  const loadModule = async (
     zone_id: string,
     version_id: string,
     expected: string,
     wasm: Uint8Array | undefined,
-  ): Promise<void> => {
+  ): Promise<Evaluator | undefined> => {
     if (wasm === undefined || sha256(wasm) !== expected) {
       log.error(
         { zone_id, policy_version_id: version_id },
         "a stored policy module is missing or not the one that was compiled",
       );
-      return;
+      return undefined;
     }
     try {
-      evaluators.set(`${zone_id}/${version_id}`, await options.engine.load(wasm));
+      return await options.engine.load(wasm, zone_id);
     } catch (error) {
       log.error(
         { err: error, zone_id, policy_version_id: version_id },
         "a policy module can't be loaded: its set denies everything",
       );
+      return undefined;
     }
   };
 
-  const policyOf = async (zone_id: string, active: ZoneRow["active"]): Promise<ZonePolicy> => {
-    if (active === null || active.members.length === 0) return { state: "none" };
-    const started_ms = clock.monotonic_ms();
-    const missing = active.members.filter((member) => !evaluators.has(`${zone_id}/${member.version_id}`));
-    if (missing.length > 0) {
-      const modules = await readModules(
-        options.db.sql,
-        zone_id,
-        missing.map((member) => member.version_id),
-      );
-      for (const { version_id, wasm_sha256 } of missing) {
-        await loadMember(zone_id, version_id, wasm_sha256, modules.get(version_id));
-      }
+  /** What is at hand, and the rest from the database. A zone keeps the modules of its active set, and no other zone's matter. */
+  const modulesOf = async (zone_id: string, members: Active["members"], at_hand: Modules): Promise<Modules> => {
+    const now_ms = clock.monotonic_ms();
+    const isUsable = (module: Module | undefined): module is Module =>
+      module !== undefined && (module.evaluator !== undefined || now_ms - module.loaded_ms < RELOAD_MS);
+    const missing = members.filter(({ version_id }) => !isUsable(at_hand.get(version_id)));
+    const modules = new Map<string, Module>();
+    for (const { version_id } of members) {
+      const module = at_hand.get(version_id);
+      if (isUsable(module)) modules.set(version_id, module);
     }
+    if (missing.length === 0) return modules;
+    const ids = missing.map((member) => member.version_id);
+    const stored = await readModules(options.db.sql, zone_id, ids);
+    for (const { version_id, wasm_sha256 } of missing) {
+      const wasm = stored.get(version_id);
+      const evaluator = await loadModule(zone_id, version_id, wasm_sha256, wasm);
+      modules.set(version_id, { evaluator, bytes: wasm?.length ?? 0, loaded_ms: now_ms });
+    }
+    return modules;
+  };
+
+  const policyOf = (zone_id: string, active: Active | null, modules: Modules, started_ms: number): ZonePolicy => {
+    if (active === null || active.members.length === 0) return { state: "none" };
     const members = active.members.map(({ version_id }) => ({
       version_id,
-      evaluator: evaluators.get(`${zone_id}/${version_id}`),
+      evaluator: modules.get(version_id)?.evaluator,
     }));
     if (announced.get(zone_id) !== active.policy_set_version_id) {
       announced.set(zone_id, active.policy_set_version_id);
@@ -217,10 +248,12 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
     };
   };
 
-  const read = async (zone_id: string): Promise<ZoneSnapshot | undefined> => {
+  const read = async (zone_id: string, load: Load): Promise<ZoneSnapshot | undefined> => {
     options.onLoad?.();
     const row = await readZone(options.db.sql, zone_id);
     if (row === undefined) return undefined;
+    const started_ms = clock.monotonic_ms();
+    load.modules = await modulesOf(zone_id, row.active?.members ?? [], load.modules);
     return {
       zone_id,
       applications: new Map(
@@ -235,8 +268,23 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
       ),
       resources: new Map(row.resources.map((resource) => [resource.identifier, constant(resource)])),
       keys: keysOf(row.keys, held.peek(zone_id)?.snapshot.keys),
-      policy: await policyOf(zone_id, row.active),
+      policy: policyOf(zone_id, row.active, load.modules, started_ms),
     };
+  };
+
+  /** Holds it. Where there are too many modules, the zone with most of them goes, so that none with few does. */
+  const keep = (zone_id: string, one: Held): void => {
+    held.set(zone_id, one);
+    module_bytes += bytesOf(one.modules);
+    while (module_bytes > MAX_MODULE_BYTES) {
+      let heaviest: { readonly zone_id: string; readonly bytes: number } | undefined;
+      for (const [other, { modules }] of held.entries()) {
+        const bytes = other === zone_id ? 0 : bytesOf(modules);
+        if (bytes >= (heaviest?.bytes ?? 1)) heaviest = { zone_id: other, bytes };
+      }
+      if (heaviest === undefined) return;
+      held.delete(heaviest.zone_id);
+    }
   };
 
   const begin = (zone_id: string): Promise<ZoneSnapshot | undefined> => {
@@ -249,7 +297,7 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
       for (let attempts = 1; ; attempts += 1) {
         const { generation } = load;
         const read_ms = clock.monotonic_ms();
-        const snapshot = await read(zone_id);
+        const snapshot = await read(zone_id, load);
         const overtaken = load.generation !== generation;
         if (overtaken && attempts < MAX_ATTEMPTS) continue;
         loads.delete(zone_id); // in one step with what follows: an invalidation from here on finds the snapshot itself
@@ -259,12 +307,13 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
           if (!overtaken) absent.set(zone_id, read_ms);
         } else {
           // Overtaken to the last: it answers those who wait, and the next who comes reads again.
-          held.set(zone_id, { snapshot, read_ms, stale: overtaken });
+          keep(zone_id, { snapshot, modules: load.modules, read_ms, stale: overtaken });
         }
         return snapshot;
       }
     };
-    const load: Load = { result: Promise.resolve(undefined), generation: 0 };
+    const modules = held.peek(zone_id)?.modules ?? new Map<string, Module>();
+    const load: Load = { result: Promise.resolve(undefined), generation: 0, modules };
     loads.set(zone_id, load);
     load.result = attempt(load).catch((error: unknown) => {
       loads.delete(zone_id);

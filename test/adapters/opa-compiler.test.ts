@@ -8,10 +8,13 @@ import * as fc from "fast-check";
 import { readPolicyWasm } from "../../src/adapters/opa/bundle.ts";
 import { createPolicyCompiler, type PolicyCompilerOptions } from "../../src/adapters/opa/compiler.ts";
 import { MAX_POLICY_SOURCE_BYTES } from "../../src/domain/policy.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { Problem } from "../../src/kernel/problem.ts";
+import { eventually } from "../support/eventually.ts";
 import { log, policy } from "./opa-fixtures.ts";
 
 const compiler = createPolicyCompiler({ log });
+const ZONE = uuidv7();
 
 /** A policy of exactly so many bytes. */
 const longPolicy = (size: number): string => {
@@ -20,15 +23,15 @@ const longPolicy = (size: number): string => {
 };
 
 const issuesOf = async (source: string) => {
-  const result = await compiler.compile(source);
+  const result = await compiler.compile(source, uuidv7());
   return result.ok ? [] : result.issues;
 };
 
 describe("the policy compiler", () => {
   it("gives the same bytes for the same source", async () => {
     const [first, second] = [
-      await compiler.compile(policy(`x := input.a`)),
-      await compiler.compile(policy(`x := input.a`)),
+      await compiler.compile(policy(`x := input.a`), ZONE),
+      await compiler.compile(policy(`x := input.a`), ZONE),
     ];
     assert.ok(first.ok && second.ok);
     assert.deepEqual(first.policy, second.policy);
@@ -125,6 +128,7 @@ describe("the policy compiler", () => {
       );
       const result = await createPolicyCompiler({ log, capabilities_path }).compile(
         policy(`x := urlquery.encode(input.a)`),
+        ZONE,
       );
       assert.match(result.ok ? "" : (result.issues[0]?.message ?? ""), /urlquery\.encode can't be used/);
     } finally {
@@ -145,7 +149,7 @@ describe("the policy compiler", () => {
       fc.constantFrom("\0", "package", "{".repeat(5000)),
     );
     for (const source of fc.sample(text, { numRuns: 25, seed: 5 })) {
-      const result = await compiler.compile(source);
+      const result = await compiler.compile(source, uuidv7());
       if (!result.ok)
         assert.ok(
           result.issues.length > 0 && result.issues.every((one) => one.path === "source" && one.message !== ""),
@@ -159,8 +163,8 @@ describe("the policy compiler", () => {
     const usual = process.env["TMPDIR"];
     process.env["TMPDIR"] = folder;
     try {
-      assert.equal((await compiler.compile(policy(`x := 1`))).ok, true);
-      assert.equal((await compiler.compile("broken")).ok, false);
+      assert.equal((await compiler.compile(policy(`x := 1`), ZONE)).ok, true);
+      assert.equal((await compiler.compile("broken", ZONE)).ok, false);
       assert.deepEqual(await readdir(folder), []);
     } finally {
       if (usual === undefined) delete process.env["TMPDIR"];
@@ -169,13 +173,85 @@ describe("the policy compiler", () => {
     }
   });
 
-  it("bounds what waits", async () => {
-    const all = await Promise.allSettled(Array.from({ length: 34 }, () => compiler.compile("package other\n")));
-    const refused = all.filter((one) => one.status === "rejected");
-    assert.equal(refused.length, 2);
-    for (const { reason } of refused as PromiseRejectedResult[]) {
-      assert.ok(reason instanceof Problem && reason.status === 503 && reason.code === "policy_compiler_unavailable");
+  const doubled = (times: number, twice: (name: string) => string): string =>
+    `package caracal.authz\n\nx0 := [1]\n\n${Array.from({ length: times }, (_, i) => `x${i + 1} := ${twice(`x${i}`)}\n`).join("\n")}\nresult := x${times}\n`;
+
+  it("ends what grows without bound, in words, while another zone's source goes through", async () => {
+    const dear = [
+      doubled(40, (x) => `[${x}, ${x}, ${x}]`),
+      `package caracal.authz\n\nresult := ${"[".repeat(32_000)}${"]".repeat(32_000)}\n`,
+    ].map((source) => compiler.compile(source, "hostile"));
+    const first = await Promise.race([compiler.compile(policy(`x := 1`), "innocent"), ...dear]);
+    assert.ok(first.ok, "the innocent one did not wait for the others");
+    dear.push(
+      compiler.compile(
+        doubled(28, (x) => `{"a": ${x}, "b": ${x}, "c": ${x}}`),
+        "another",
+      ),
+    );
+    for (const result of await Promise.all(dear)) {
+      assert.ok(!result.ok);
+      assert.deepEqual(
+        result.issues.map((issue) => issue.message),
+        ["can't be compiled within 5 s and 1024 MiB: make it simpler"],
+      );
     }
+  });
+});
+
+/** Answers as OPA does up to `build`, which is the script's. */
+const fakeOpa = async (folder: string, build: string): Promise<string> => {
+  const path = join(folder, "opa");
+  const script = [
+    `case "$1" in`,
+    `version) echo "Version: 1.2.3" ;;`,
+    `inspect) echo '{"namespaces":{"data.caracal.authz":[]}}' ;;`,
+    `*) ${build} ;;`,
+    `esac`,
+  ];
+  await writeFile(path, `#!/bin/sh\n${script.join("\n")}\n`);
+  await chmod(path, 0o700);
+  return path;
+};
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+};
+
+describe("a run of OPA", { skip: process.platform !== "linux" }, () => {
+  let folder: string;
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "caracal-test-"));
+  });
+  after(() => rm(folder, { recursive: true }));
+  const written = async (name: string): Promise<string> => readFile(join(folder, name), "utf8").catch(() => "");
+
+  it("has its memory bounded by the kernel, and nothing of our environment", async () => {
+    const script = `{ ulimit -v; env; } > ${folder}/limit; exit 1`;
+    await createPolicyCompiler({ opa_path: await fakeOpa(folder, script), log }).compile(policy(`x := 1`), ZONE);
+    const [limit, ...env] = (await written("limit")).trim().split("\n");
+    assert.equal(limit, String(1024 * 1024));
+    assert.deepEqual(env.map((line) => line.split("=")[0]).toSorted(), ["GOMAXPROCS", "PWD"]);
+  });
+
+  it("ends with whoever asked for it, and all that it started with it", async () => {
+    const opa_path = await fakeOpa(folder, `sleep 600 & echo $! > ${folder}/child; wait`);
+    const gone = new AbortController();
+    const slow = createPolicyCompiler({ opa_path, log });
+    const ended = assert.rejects(
+      slow.compile(policy(`x := 1`), ZONE, gone.signal),
+      (error) => error instanceof Problem && error.code === "request_aborted",
+    );
+    await eventually(async () => /^\d+\n$/.test(await written("child")));
+    const child = Number(await written("child"));
+    assert.ok(isAlive(child));
+    gone.abort();
+    await ended;
+    await eventually(() => !isAlive(child));
   });
 });
 
@@ -194,7 +270,7 @@ describe("finding OPA", () => {
   };
   const problemOf = async (options: Omit<PolicyCompilerOptions, "log">): Promise<string> => {
     try {
-      await createPolicyCompiler({ ...options, log }).compile(policy(`x := 1`));
+      await createPolicyCompiler({ ...options, log }).compile(policy(`x := 1`), ZONE);
     } catch (error) {
       assert.ok(error instanceof Problem && error.status === 503 && error.code === "policy_compiler_unavailable");
       assert.equal(error.description.includes("\n"), false);
@@ -218,6 +294,7 @@ describe("finding OPA", () => {
     assert.match(await problemOf({ search_path: folder }), /is OPA 0\.1\.0/);
     const result = await createPolicyCompiler({ search_path: `.:${relative(process.cwd(), folder)}`, log }).compile(
       policy(`x := 1`),
+      ZONE,
     );
     assert.equal(result.ok, true); // the packaged one
   });

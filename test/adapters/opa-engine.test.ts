@@ -9,8 +9,9 @@ import { isConstant } from "../../src/kernel/json-text.ts";
 import { compiled, encode, facts, inputOf, policy, unmetered } from "./opa-fixtures.ts";
 
 const BUDGET = 50_000;
+const ZONE = facts.zone_id;
 const engine = createPolicyEngine({ budget_units: BUDGET });
-const load = async (body: string, by = engine) => by.load((await compiled(policy(body))).wasm);
+const load = async (body: string, by = engine) => by.load((await compiled(policy(body))).wasm, ZONE);
 
 describe("the policy engine", () => {
   it("gives the rule's value, and nothing where the rule is undefined", async () => {
@@ -52,14 +53,36 @@ describe("the policy engine", () => {
     assert.deepEqual(resultFor(long), { decision: long, list: [long] });
   });
 
-  it("charges the policy for what it does, not the caller's input for its length", async () => {
+  it("takes the caller's input out of another allowance than the policy's, and reports what both took", async () => {
     const evaluator = await load(`x := input.action.method`);
-    const short = evaluator.evaluate(inputOf());
-    const long = evaluator.evaluate(
-      inputOf({ resource: { ...facts.resource, scopes: Array.from({ length: 1500 }, (_, i) => `demo.scope-${i}`) } }),
-    );
-    assert.equal(long.status, "result");
-    assert.ok(Math.abs(long.units - short.units) < 20); // memory that grew, not steps of the policy
+    const scopes = Array.from({ length: 1500 }, (_, i) => `demo.scope-${i}`);
+    const wide = inputOf({ resource: { ...facts.resource, scopes } });
+    const thrifty = await load(`x := input.action.method`, createPolicyEngine({ budget_units: 1_000 }));
+    assert.equal(thrifty.evaluate(wide).status, "result");
+    const [short, long] = [evaluator.evaluate(inputOf()), evaluator.evaluate(wide)];
+    assert.ok(long.units - short.units > scopes.join().length / 4, `${short.units}, ${long.units}`);
+  });
+
+  it("reports a new instance as spent, whether it was made for the pool's sake, after a trap or in vain", async () => {
+    const none = createPolicyEngine({ budget_units: BUDGET, instances_max: 0 });
+    assert.ok((await load(`x := 1`, none)).evaluate(inputOf()).units > 25_000);
+    const warm = await load(`x := 1`);
+    assert.ok(warm.evaluate(inputOf()).units < 5_000);
+    const source = `package caracal.authz\n\nresult := 1 if input.a\n\nresult := 2 if input.a\n`;
+    const traps = await engine.load((await compiled(source)).wasm, ZONE);
+    const input = encode({ a: true });
+    assert.ok(traps.evaluate(input).units < 5_000, "the instance that loading made");
+    assert.ok(traps.evaluate(input).units > 25_000);
+    assert.equal(traps.evaluate(input).status, "failed");
+  });
+
+  it("keeps one zone's instance whatever another one has", async () => {
+    const small = createPolicyEngine({ budget_units: BUDGET, instances_max: 4 });
+    const innocent = await small.load((await compiled(policy(`x := "innocent"`))).wasm, "innocent");
+    const hostile = (await compiled(policy(`x := "hostile"`))).wasm;
+    const many = await Promise.all(Array.from({ length: 20 }, () => small.load(hostile, "hostile")));
+    for (const one of many) one.evaluate(inputOf());
+    assert.ok(innocent.evaluate(inputOf()).units < 5_000, "no instance had to be made");
   });
 
   it("reads the dearest input that may come within the input's own allowance", async () => {
@@ -96,7 +119,7 @@ describe("the policy engine", () => {
     for (let round = 0; round < 20; round += 1) {
       const evaluation = evaluator.evaluate(loop);
       assert.equal(evaluation.status, "budget_exceeded");
-      assert.equal(evaluation.units, BUDGET + 1);
+      assert.ok(evaluation.units > BUDGET);
     }
     assert.ok(performance.now() - started_ms < 2000); // each takes about a millisecond; unbounded it takes seconds
     const next = evaluator.evaluate(inputOf());
@@ -143,7 +166,7 @@ describe("the policy engine", () => {
 
   it("fails where two rules of a policy disagree", async () => {
     const source = `package caracal.authz\n\nresult := 1 if input.a\n\nresult := 2 if input.b\n`;
-    const evaluator = await engine.load((await compiled(source)).wasm);
+    const evaluator = await engine.load((await compiled(source)).wasm, ZONE);
     const evaluation = evaluator.evaluate(encode({ a: true, b: true }));
     assert.equal(evaluation.status, "failed");
     assert.match(evaluation.status === "failed" ? evaluation.error : "", /conflict|multiple/);
@@ -165,16 +188,16 @@ describe("the policy engine", () => {
   });
 
   it("refuses to load what it can't bound: no WASM, an unmetered module, one that calls out", async () => {
-    await assert.rejects(engine.load(Uint8Array.of(1, 2, 3)), /WebAssembly/);
-    await assert.rejects(engine.load(await unmetered(policy(`x := 1`))), /does not export caracal_units/);
+    await assert.rejects(engine.load(Uint8Array.of(1, 2, 3), ZONE), /WebAssembly/);
+    await assert.rejects(engine.load(await unmetered(policy(`x := 1`)), ZONE), /does not export caracal_units/);
     await assert.rejects(
-      engine.load(meter(await unmetered(policy(`x := regex.split("(a|a)*b", input.a)`)))),
+      engine.load(meter(await unmetered(policy(`x := regex.split("(a|a)*b", input.a)`))), ZONE),
       /calls regex.split/,
     );
     const foreign = Uint8Array.from([
       0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 2, 9, 1, 2, 0x66, 0x73, 2, 0x72, 0x6d, 0, 0,
     ]);
-    await assert.rejects(engine.load(foreign), /imports fs\.rm/);
+    await assert.rejects(engine.load(foreign, ZONE), /imports fs\.rm/);
   });
 });
 

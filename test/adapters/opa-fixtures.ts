@@ -5,16 +5,18 @@ import { findOpa } from "../../src/adapters/opa/binary.ts";
 import { readPolicyWasm } from "../../src/adapters/opa/bundle.ts";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
 import { buildPolicyInput, type PolicyFacts } from "../../src/domain/policy.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import type { CompiledPolicy } from "../../src/ports/policy.ts";
 
 export const log = createLog({ level: "silent" });
 
+/** Each compile in a zone of its own, whose share none of the others has spent. */
 const compiler = createPolicyCompiler({ log });
 
 /** The metered module of a source; throws its issues where it has any. */
 export const compiled = async (source: string): Promise<CompiledPolicy> => {
-  const result = await compiler.compile(source);
+  const result = await compiler.compile(source, uuidv7());
   if (!result.ok) throw new Error(JSON.stringify(result.issues));
   return result.policy;
 };
@@ -26,7 +28,7 @@ export const unmetered = async (source: string): Promise<Uint8Array> => {
   try {
     await writeFile(join(folder, "policy.rego"), source);
     const args = ["build", "-t", "wasm", "-e", "caracal/authz/result", "-o", "bundle.tar.gz", "policy.rego"];
-    const { code, stdout, stderr } = await opa.run(args, folder);
+    const { code, stdout, stderr } = await opa.run(args, { cwd: folder });
     if (code !== 0) throw new Error(stdout + stderr);
     return await readPolicyWasm(await readFile(join(folder, "bundle.tar.gz")));
   } finally {

@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import * as opaWasm from "@open-policy-agent/opa-wasm";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { COUNTER_EXPORT, MalformedModule, meter } from "../../src/adapters/opa/meter.ts";
-import { encode, policy, unmetered } from "./opa-fixtures.ts";
+import { encode, policy, unmetered, facts } from "./opa-fixtures.ts";
 
 const HEADER = [0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00];
 const section = (id: number, ...content: readonly number[]): number[] => [id, content.length, ...content];
@@ -180,7 +180,7 @@ describe("metering what OPA compiles", () => {
     const engine = createPolicyEngine({ budget_units: 1_000_000 });
     for (const [title, module] of modules) {
       const plain = loadPolicySync(module);
-      const metered = await engine.load(meter(module));
+      const metered = await engine.load(meter(module), facts.zone_id);
       fc.assert(
         fc.property(inputs, (input) => {
           const evaluation = metered.evaluate(encode(input));

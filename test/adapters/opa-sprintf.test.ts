@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import * as fc from "fast-check";
 import { findOpa } from "../../src/adapters/opa/binary.ts";
 import { sprintf } from "../../src/adapters/opa/sprintf.ts";
-import { compiled, encode, policy } from "./opa-fixtures.ts";
+import { compiled, encode, policy, facts } from "./opa-fixtures.ts";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 
 describe("sprintf", () => {
@@ -94,6 +94,7 @@ describe("sprintf", () => {
   it("leaves the rule undefined in a policy that asks for too much, and the policy alive", async () => {
     const evaluator = await createPolicyEngine({ budget_units: 50_000 }).load(
       (await compiled(policy(`x := sprintf(input.format, [input.value])`))).wasm,
+      facts.zone_id,
     );
     const first = evaluator.evaluate(encode({ format: "%99999d", value: 1 }));
     assert.equal(first.status === "result" && first.result, undefined);

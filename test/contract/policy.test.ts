@@ -5,9 +5,10 @@ import { describe, it } from "node:test";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import type { Evaluator, PolicyFacts } from "../../src/domain/policy.ts";
-import { evaluateSet, setLimits } from "../../src/domain/policy-evaluation.ts";
+import { evaluateSet, requestBudget } from "../../src/domain/policy-evaluation.ts";
 import { createQuarantine } from "../../src/domain/policy-quarantine.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { packageRoot } from "../../src/kernel/package-root.ts";
 import type { PolicyCompiler, PolicyEngine } from "../../src/ports/policy.ts";
 import { facts, log } from "../adapters/opa-fixtures.ts";
@@ -17,10 +18,10 @@ const BUDGET = 50_000;
 /** What every compiler and engine must do together: source → stored bytes → verdict. */
 const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine: PolicyEngine): void => {
   const load = async (source: string): Promise<Evaluator> => {
-    const result = await compiler.compile(source);
+    const result = await compiler.compile(source, uuidv7());
     if (!result.ok) throw new Error(JSON.stringify(result.issues));
     // As it comes back from the database: other bytes in memory, the same content.
-    return engine.load(Uint8Array.from(result.policy.wasm));
+    return engine.load(Uint8Array.from(result.policy.wasm), facts.zone_id);
   };
   const template = async (name: string): Promise<Evaluator> =>
     load(await readFile(join(packageRoot, "config", "policies", `${name}.rego`), "utf8"));
@@ -32,8 +33,8 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
     const { verdict, units } = evaluateSet(
       members,
       { ...facts, ...some },
-      createQuarantine({ clock: systemClock }),
-      setLimits(50_000),
+      createQuarantine(systemClock),
+      requestBudget(BUDGET),
     );
     assert.equal(verdict.evaluation_status, "complete", JSON.stringify(verdict));
     assert.ok(units < (BUDGET / 10) * names.length, `${units} units`);
@@ -119,14 +120,29 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
     });
 
     it("gives bad Rego back as issues, and takes another policy after it", async () => {
-      const result = await compiler.compile("package caracal.authz\n\nresult := nonsense\n");
+      const result = await compiler.compile("package caracal.authz\n\nresult := nonsense\n", facts.zone_id);
       assert.ok(!result.ok && result.issues.every((one) => one.path === "source" && (one.row ?? 0) === 3));
       await template("demo");
     });
 
+    it("keeps one caller's long path from stopping an ordinary policy for others", async () => {
+      const rule = `package caracal.authz\n\nparts contains p if some p in split(input.action.path, "/")\n
+result := {"decision": "allow", "evaluation_status": "complete", "determining_policies": [], "diagnostics": []} if count(parts) > 0\n`;
+      const members = [{ version_id: "split", evaluator: await load(rule) }];
+      const quarantine = createQuarantine(systemClock);
+      const ask = (id: string, path: string): string => {
+        const application = { id, traits: [] };
+        return evaluateSet(members, { ...facts, application, path }, quarantine, requestBudget(BUDGET)).verdict
+          .evaluation_status;
+      };
+      const hostile = Array.from({ length: 4 }, () => ask("hostile", "/".repeat(4_000)));
+      assert.deepEqual(hostile, [...Array.from({ length: 3 }, () => "policy_budget_exceeded"), "policy_quarantined"]);
+      assert.deepEqual([ask("hostile", "/a"), ask("innocent", "/a")], ["policy_quarantined", "complete"]);
+    });
+
     it("refuses bytes that are no module of its own", async () => {
-      await assert.rejects(engine.load(new Uint8Array()));
-      await assert.rejects(engine.load(Uint8Array.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])));
+      await assert.rejects(engine.load(new Uint8Array(), facts.zone_id));
+      await assert.rejects(engine.load(Uint8Array.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]), facts.zone_id));
     });
   });
 };

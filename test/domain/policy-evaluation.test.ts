@@ -7,10 +7,10 @@ import {
   MAX_POLICY_PATH_BYTES,
   type PolicyFacts,
 } from "../../src/domain/policy.ts";
-import { evaluateSet, setLimits, type SetMember } from "../../src/domain/policy-evaluation.ts";
+import { evaluateSet, requestBudget, type SetMember } from "../../src/domain/policy-evaluation.ts";
 import { createQuarantine } from "../../src/domain/policy-quarantine.ts";
 
-const LIMITS = setLimits(50_000);
+const budget = () => requestBudget(50_000);
 
 const manualClock = () => {
   let now_ms = 1000;
@@ -22,6 +22,7 @@ const allowing: Evaluation = {
   result: { decision: "allow", evaluation_status: "complete", determining_policies: ["p"], diagnostics: [] },
   units: 1000,
 };
+const failed: Evaluation = { status: "failed", error: "unreachable", units: 10 };
 const overrun: Evaluation = { status: "budget_exceeded", units: 50_001 };
 
 const member = (
@@ -49,8 +50,8 @@ describe("evaluating a set", () => {
     const evaluation = evaluateSet(
       [member("a", allowing), member("b", allowing)],
       facts,
-      createQuarantine({ clock: manualClock() }),
-      LIMITS,
+      createQuarantine(manualClock()),
+      budget(),
     );
     assert.deepEqual(
       [evaluation.verdict.decision, evaluation.units, JSON.parse(evaluation.input_json)],
@@ -63,8 +64,8 @@ describe("evaluating a set", () => {
     const evaluation = evaluateSet(
       [loaded, { version_id: "b", evaluator: undefined }],
       facts,
-      createQuarantine({ clock: manualClock() }),
-      LIMITS,
+      createQuarantine(manualClock()),
+      budget(),
     );
     assert.deepEqual(
       [evaluation.verdict.decision, evaluation.verdict.evaluation_status, loaded.calls()],
@@ -75,43 +76,54 @@ describe("evaluating a set", () => {
 
   it("stops at the first member that runs out of its budget", () => {
     const last = member("b", allowing);
-    const evaluation = evaluateSet(
-      [member("a", overrun), last],
-      facts,
-      createQuarantine({ clock: manualClock() }),
-      LIMITS,
-    );
+    const evaluation = evaluateSet([member("a", overrun), last], facts, createQuarantine(manualClock()), budget());
     assert.deepEqual(
       [evaluation.verdict.decision, evaluation.verdict.evaluation_status, last.calls()],
       ["deny", "policy_budget_exceeded", 0],
     );
   });
 
-  it("bounds the set as a whole, and counts that against its dearest member", () => {
-    const clock = manualClock();
-    const quarantine = createQuarantine({ clock });
-    const members = [
-      member("a", { ...allowing, units: 40_000 }),
-      member("b", { ...allowing, units: 45_000 }),
-      member("c", { ...allowing, units: 44_000 }),
-    ];
-    for (let round = 0; round < 3; round += 1) {
-      assert.equal(
-        evaluateSet(members, facts, quarantine, { units_max: 100_000 }).verdict.evaluation_status,
-        "policy_budget_exceeded",
+  it("stops a request once its budget is spent, over all its resources, and blames no member", () => {
+    const quarantine = createQuarantine(manualClock());
+    const members = [40_000, 45_000, 44_000].map((units, i) => member(`${i}`, { ...allowing, units }));
+    for (let round = 0; round < 4; round += 1) {
+      const purse = { units_left: 200_000 };
+      const statuses = [facts, facts].map(
+        (one) => evaluateSet(members, one, quarantine, purse).verdict.evaluation_status,
       );
+      assert.deepEqual([...statuses, purse.units_left], ["complete", "policy_budget_exceeded", -14_000]);
     }
     assert.deepEqual(
-      ["a", "b", "c"].map((id) => quarantine.holds(id)),
-      [false, true, false],
+      members.map(({ version_id }) => quarantine.holds(version_id, "a")),
+      [false, false, false],
     );
+  });
+
+  it("counts what failing costs, so that many members that fail take no more than the budget", () => {
+    const failing = Array.from({ length: 256 }, (_, i) => member(`${i}`, { ...failed, units: 25_000 }));
+    const purse = budget();
+    assert.equal(evaluateSet(failing, facts, createQuarantine(manualClock()), purse).verdict.decision, "deny");
+    assert.equal(failing.filter((one) => one.calls() > 0).length, 21);
+  });
+
+  it("counts failures of every kind, and tells the log", () => {
+    const unfinished: Evaluation = { status: "result", result: { decision: "allow" }, units: 10 };
+    for (const failure of [failed, overrun, unfinished, { ...unfinished, result: undefined }]) {
+      const one = member("v", failure);
+      const quarantine = createQuarantine(manualClock());
+      const evaluate = () => evaluateSet([one], facts, quarantine, budget());
+      assert.equal(evaluate().faults.length, 1);
+      evaluate();
+      evaluate();
+      assert.deepEqual([evaluate().verdict.evaluation_status, one.calls()], ["policy_quarantined", 3]);
+    }
   });
 
   it("denies a version unevaluated for 30 s after three overruns within a minute", () => {
     const clock = manualClock();
-    const quarantine = createQuarantine({ clock });
+    const quarantine = createQuarantine(clock);
     const dear = member("a", overrun);
-    const evaluate = () => evaluateSet([dear], facts, quarantine, LIMITS).verdict.evaluation_status;
+    const evaluate = () => evaluateSet([dear], facts, quarantine, budget()).verdict.evaluation_status;
     assert.deepEqual(
       [evaluate(), evaluate(), evaluate()],
       Array.from({ length: 3 }, () => "policy_budget_exceeded"),
@@ -123,31 +135,17 @@ describe("evaluating a set", () => {
     assert.deepEqual([evaluate(), dear.calls()], ["policy_budget_exceeded", 4]);
   });
 
-  it("forgets an overrun after a minute", () => {
-    const clock = manualClock();
-    const quarantine = createQuarantine({ clock });
-    for (let round = 0; round < 10; round += 1) {
-      quarantine.overran("a");
-      assert.equal(quarantine.holds("a"), false);
-      clock.advance(30_001);
-    }
-  });
-
   it("keeps an agent from quarantining its zone's policy with what it sends", () => {
-    const quarantine = createQuarantine({ clock: manualClock() });
+    const quarantine = createQuarantine(manualClock());
     const asked = member("a", allowing);
     const long = { ...facts, path: `/${"a".repeat(MAX_POLICY_PATH_BYTES)}` };
     const wide = { ...facts, requested_scopes: Array.from({ length: 256 }, () => "s".repeat(256)) };
     for (const dear of [long, wide]) {
-      assert.equal(evaluateSet([asked], dear, quarantine, LIMITS).verdict.evaluation_status, "policy_input_too_large");
+      assert.equal(
+        evaluateSet([asked], dear, quarantine, budget()).verdict.evaluation_status,
+        "policy_input_too_large",
+      );
     }
-    assert.deepEqual([asked.calls(), quarantine.holds("a")], [0, false]);
-  });
-
-  it("remembers a bounded number of versions, the latest", () => {
-    const quarantine = createQuarantine({ clock: manualClock() });
-    for (let round = 0; round < 3; round += 1) quarantine.overran("first");
-    for (let i = 0; i < 4096; i += 1) quarantine.overran(`v${i}`);
-    assert.equal(quarantine.holds("first"), false);
+    assert.deepEqual([asked.calls(), quarantine.holds("a", "a")], [0, false]);
   });
 });

@@ -121,7 +121,7 @@ export const compile = (source: string): Promise<Module> => {
   const known = compiled.get(source);
   if (known !== undefined) return known;
   const compiling = createPolicyCompiler({ log: createLog({ level: "silent" }) })
-    .compile(source)
+    .compile(source, uuidv7())
     .then((result) => {
       if (!result.ok) throw new Error(JSON.stringify(result.issues));
       return { wasm: result.policy.wasm, wasm_sha256: result.policy.wasm_sha256 };
@@ -132,6 +132,7 @@ export const compile = (source: string): Promise<Module> => {
 
 export type FixtureOptions = {
   readonly rate_limit_per_minute?: number;
+  readonly policy_units_per_s?: number;
   readonly gateway?: boolean;
   /** Without the dispatcher nothing is announced, and no head comes. */
   readonly dispatcher?: boolean;
@@ -201,16 +202,17 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
     pingRedis: () => shared.ping(),
     audit,
     engine: {
-      load: async (wasm): Promise<Evaluator> => {
+      load: async (wasm, zone_id): Promise<Evaluator> => {
         engine.loads += 1;
         await engine.gate;
-        return real_engine.load(wasm);
+        return real_engine.load(wasm, zone_id);
       },
     },
     issuer_url,
     kek,
     gateway_ring: options.gateway === false ? undefined : gateway_ring,
     policy_budget: 50_000,
+    policy_units_per_s: options.policy_units_per_s ?? 50_000_000,
     rate_limit_per_minute: options.rate_limit_per_minute ?? 100_000,
     clock,
     log,

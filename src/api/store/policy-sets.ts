@@ -11,24 +11,27 @@ const versionOf = ({ entries, ...row }: Row): PolicySetVersion => ({
   created_at: iso(row.created_at),
 });
 
+/** What a set's version needs to know of a member. */
+export type MemberVersion = { readonly source_sha256: string; readonly wasm_bytes: number };
+
 /**
- * Source hashes of those policy versions that exist in the zone and whose policy is live, by version id. Their policies
+ * Source hashes and sizes of those policy versions that exist in the zone and whose policy is live, by version id. Their policies
  * stay live until the commit.
  */
 export const usablePolicyVersions = async (
   tx: Transaction,
   zone_id: string,
   ids: readonly string[],
-): Promise<ReadonlyMap<string, string>> => {
-  const rows = await tx<{ id: string; source_sha256: string }[]>`
-    select v.id, v.source_sha256
+): Promise<ReadonlyMap<string, MemberVersion>> => {
+  const rows = await tx<(MemberVersion & { id: string })[]>`
+    select v.id, v.source_sha256, octet_length(v.wasm) as wasm_bytes
     from policy_versions v
     join policies p on p.zone_id = v.zone_id and p.id = v.policy_id
     where v.zone_id = ${zone_id} and p.archived_at is null
       and v.id in (select jsonb_array_elements_text(${asJson(ids)}::text::jsonb))
     order by p.id
     for share of p`;
-  return new Map(rows.map((row) => [row.id, row.source_sha256]));
+  return new Map(rows.map(({ id, ...member }) => [id, member]));
 };
 
 /** Under the set's lock, so that versions are counted one at a time. */

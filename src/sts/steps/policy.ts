@@ -1,6 +1,7 @@
+import { setImmediate } from "node:timers/promises";
 import { type PolicyReason, type PolicyVerdict, refusal } from "../../domain/policy.ts";
-import { evaluateSet, type SetLimits } from "../../domain/policy-evaluation.ts";
-import type { Quarantine } from "../../domain/policy-quarantine.ts";
+import type { PolicyAccount, PolicyAccounts } from "../../domain/policy-account.ts";
+import { evaluateSet, type RequestBudget, requestBudget } from "../../domain/policy-evaluation.ts";
 import { intersect } from "../../domain/scopes.ts";
 import { check, type Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Log } from "../../kernel/log.ts";
@@ -8,10 +9,11 @@ import type { Facts, Judged, Start } from "../facts.ts";
 import type { Resource, ZonePolicy, ZoneSnapshot } from "../snapshot.ts";
 
 export type PolicyPorts = {
-  readonly quarantine: Quarantine;
-  readonly set_limits: SetLimits;
+  readonly accounts: PolicyAccounts;
+  /** `POLICY_BUDGET`. */
+  readonly budget_units: number;
   readonly log: Log;
-  /** Steps of one evaluation of a set. */
+  /** Units of one evaluation of a set. */
   readonly onEvaluation: (units: number) => void;
 };
 
@@ -32,7 +34,23 @@ const refusalOf = (policy: ZonePolicy): PolicyVerdict | undefined => {
     : refusal("policy_set_incomplete");
 };
 
-const judge = (ports: PolicyPorts, f: Asks, question: Question): Judged => {
+type Answered = Pick<Facts, "set_refusal" | "judged">;
+type Exhausted = Denial<"policy_units_exhausted">;
+
+/** Refuses a zone that has spent its units of this second, and no other one. */
+const exhausted = (account: PolicyAccount): Exhausted | undefined => {
+  const wait_ms = account.wait_ms();
+  if (wait_ms === 0) return undefined;
+  return deny("policy_units_exhausted", undefined, { retry_after_s: Math.ceil(wait_ms / 1_000) });
+};
+
+const judge = (
+  ports: PolicyPorts,
+  f: Asks,
+  account: PolicyAccount,
+  budget: RequestBudget,
+  question: Question,
+): Judged => {
   const members = f.zone.policy.state === "active" ? f.zone.policy.members : [];
   const facts = {
     zone_id: f.zone.zone_id,
@@ -48,7 +66,8 @@ const judge = (ports: PolicyPorts, f: Asks, question: Question): Judged => {
     subject_claims: question.subject_claims,
     trace_id: f.trace_id,
   };
-  const evaluation = evaluateSet(members, facts, ports.quarantine, ports.set_limits);
+  const evaluation = evaluateSet(members, facts, account, budget);
+  account.spend(evaluation.units);
   ports.onEvaluation(evaluation.units);
   for (const fault of evaluation.faults)
     ports.log.warn({ zone_id: f.zone.zone_id, ...fault }, "a policy could not be evaluated");
@@ -60,6 +79,9 @@ export const exchangePolicy = (ports: PolicyPorts) =>
   load("policy", (f: Asks & Pick<Facts, "resource" | "scopes" | "subject" | "session">) => {
     const set_refusal = refusalOf(f.zone.policy);
     if (set_refusal !== undefined) return { set_refusal, judged: [] };
+    const account = ports.accounts.of(f.zone.zone_id);
+    const refused = exhausted(account);
+    if (refused !== undefined) return refused;
     const question = {
       use: "per_call",
       resource: f.resource,
@@ -67,27 +89,30 @@ export const exchangePolicy = (ports: PolicyPorts) =>
       session_id: f.session.id,
       subject_claims: f.subject,
     } as const;
-    return { set_refusal, judged: [judge(ports, f, question)] };
+    return { set_refusal, judged: [judge(ports, f, account, requestBudget(ports.budget_units), question)] };
   });
 
 /**
  * The zone's policy on each resource that an ambient token names. One that names none is not judged (there is no resource
- * to ask about, and each exchange of it will be), but needs a set that could judge.
+ * to ask about, and each exchange of it will be), but needs a set that could judge. Others get their turn between two
+ * resources. A request that has spent its budget is refused whole: what is granted must not hang on what happened to be warm.
  */
 export const issuePolicy = (ports: PolicyPorts) =>
-  load("policy", (f: Asks & Pick<Facts, "resources" | "scopes">) => {
+  load("policy", async (f: Asks & Pick<Facts, "resources" | "scopes">): Promise<Answered | Exhausted> => {
     const set_refusal = refusalOf(f.zone.policy);
-    if (set_refusal !== undefined) return { set_refusal, judged: [] };
-    return {
-      set_refusal,
-      judged: f.resources.map((one) =>
-        judge(ports, f, {
-          use: "ambient",
-          resource: one,
-          scopes: intersect(f.scopes, one.scopes, f.application.scopes),
-        }),
-      ),
-    };
+    if (set_refusal !== undefined || f.resources.length === 0) return { set_refusal, judged: [] };
+    const account = ports.accounts.of(f.zone.zone_id);
+    const budget = requestBudget(ports.budget_units);
+    const judged: Judged[] = [];
+    for (const one of f.resources) {
+      if (judged.length > 0) await setImmediate();
+      const refused = exhausted(account);
+      if (refused !== undefined) return refused;
+      const scopes = intersect(f.scopes, one.scopes, f.application.scopes);
+      judged.push(judge(ports, f, account, budget, { use: "ambient", resource: one, scopes }));
+      if (budget.units_left < 0) return { set_refusal: refusal("policy_budget_exceeded"), judged };
+    }
+    return { set_refusal, judged };
   });
 
 const MAX_DIAGNOSTICS = 64;

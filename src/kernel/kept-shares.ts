@@ -1,0 +1,48 @@
+/** What of many owners is kept, up to a common number: one owner's many push out none of another's who has few. */
+export type KeptShares<K, V> = {
+  /** Gives it out, and keeps it no longer. */
+  take(owner: string, key: K): V | undefined;
+  /** Above the number the owner that has most loses what it used least recently. */
+  put(owner: string, key: K, value: V): void;
+};
+
+/** Empty, for `max` values. */
+export const createKeptShares = <K, V>(max: number): KeptShares<K, V> => {
+  /** Values in the order of their last use. */
+  const owners = new Map<string, Map<K, V>>();
+  let size = 0;
+
+  const take = (owner: string, key: K): V | undefined => {
+    const own = owners.get(owner);
+    const value = own?.get(key);
+    if (own === undefined || value === undefined) return undefined;
+    own.delete(key);
+    if (own.size === 0) owners.delete(owner);
+    size -= 1;
+    return value;
+  };
+
+  /** A walk over all owners: it costs less than to make again what is lost, which is when it is done. */
+  const largest = (): readonly [string, Map<K, V>] | undefined => {
+    let found: readonly [string, Map<K, V>] | undefined;
+    for (const one of owners) if (found === undefined || one[1].size > found[1].size) found = one;
+    return found;
+  };
+
+  return {
+    take,
+    put(owner, key, value) {
+      take(owner, key);
+      const own = owners.get(owner) ?? new Map<K, V>();
+      owners.set(owner, own.set(key, value)); // an owner that used something of its own comes last among equals
+      size += 1;
+      if (size <= max) return;
+      const most = largest();
+      if (most === undefined) return;
+      for (const oldest of most[1].keys()) {
+        take(most[0], oldest);
+        break;
+      }
+    },
+  };
+};
