@@ -111,6 +111,8 @@ export type SnapshotOptions = {
   /** Milliseconds since the invalidation streams were last known to be whole. */
   readonly streamAge_ms: () => number;
   readonly onLoad?: (() => void) | undefined;
+  /** Bytes of modules that are held for all zones together; 512 MiB if absent. */
+  readonly module_bytes_max?: number;
 };
 
 /** A member's module, or that it could not be had. */
@@ -132,7 +134,7 @@ const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes)
 
 /** Loads and keeps zones. A load that began before an invalidation is never kept as current. */
 export const createSnapshots = (options: SnapshotOptions): Snapshots => {
-  const { clock, log } = options;
+  const { clock, log, module_bytes_max = MAX_MODULE_BYTES } = options;
   let module_bytes = 0;
   const held = new LRUCache<string, Held>({
     max: MAX_ZONES,
@@ -276,7 +278,7 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
   const keep = (zone_id: string, one: Held): void => {
     held.set(zone_id, one);
     module_bytes += bytesOf(one.modules);
-    while (module_bytes > MAX_MODULE_BYTES) {
+    while (module_bytes > module_bytes_max) {
       let heaviest: { readonly zone_id: string; readonly bytes: number } | undefined;
       for (const [other, { modules }] of held.entries()) {
         const bytes = other === zone_id ? 0 : bytesOf(modules);

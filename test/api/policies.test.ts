@@ -3,6 +3,8 @@ import { createHash } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { STREAMS } from "../../src/contracts/streams.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
+import type { PolicyCompiler } from "../../src/ports/policy.ts";
+import { eventually } from "../support/eventually.ts";
 import { call, expectOk, makeZone, serveApi, type ServedApi } from "./serve.ts";
 
 const ALLOW = `package caracal.authz
@@ -254,6 +256,71 @@ describe("policies and policy sets", () => {
       body: { version_id, shadow_version_id: version_id },
     });
     assert.equal(shadow.body.issues?.[0]?.path, "shadow_version_id");
+  });
+
+  it("of a set have 16 MiB of modules together, and more is refused with the bound, its limit and the use", async () => {
+    const zone = await makeZone(api);
+    const [first, second] = [await makePolicy(zone, "first"), await makePolicy(zone, "second")];
+    const half = 8 * 1024 * 1024;
+    const sized = (id: string, bytes: number) =>
+      api.owner.sql`update policy_versions set wasm = convert_to(repeat('x', ${bytes}::int), 'UTF8') where id = ${id}`;
+    await sized(first.version.id, half);
+    await sized(second.version.id, half + 1);
+    const params = { zone_id: zone.zone_id };
+    const set = await expectOk(api.url, zone.token, "createPolicySet", { params, body: { name: "large" } });
+    const entries = [first, second].map(({ version }) => ({ policy_version_id: version.id }));
+    const write = () =>
+      call(api.url, zone.token, "createPolicySetVersion", { params: { ...params, id: set.id }, body: { entries } });
+    const refused = await write();
+    assert.deepEqual([refused.status, refused.body.error], [409, "quota_exceeded"]);
+    assert.match(refused.text, /policy_set_wasm_bytes: limit 16777216, use 16777217/);
+    await sized(second.version.id, half);
+    assert.equal((await write()).status, 201);
+  });
+
+  it("whose writing is cut off are not written later", async () => {
+    const compiled = { ok: true, policy: { wasm: Uint8Array.of(0), wasm_sha256: "0".repeat(64) } } as const;
+    let cancelled = false;
+    const late: PolicyCompiler = {
+      compile: (_source, _zone_id, signal) =>
+        new Promise((resolve) => {
+          begun();
+          signal?.addEventListener("abort", () => {
+            cancelled = true;
+            resolve(compiled); // as one that was ready in the very moment
+          });
+        }),
+    };
+    let begun = (): void => {};
+    const started = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const slow = await serveApi({ compiler: late });
+    try {
+      const zone = await makeZone(slow);
+      const params = { zone_id: zone.zone_id };
+      const policy = await expectOk(slow.url, zone.token, "createPolicy", { params, body: { name: "p" } });
+      const gone = new AbortController();
+      const path = `${slow.url}/v1/zones/${zone.zone_id}/policies/${policy.id}/versions`;
+      const headers = { authorization: `Bearer ${zone.token}`, "content-type": "application/json" };
+      const writing = fetch(path, {
+        method: "POST",
+        headers,
+        body: JSON.stringify({ source: ALLOW }),
+        signal: gone.signal,
+      });
+      await started;
+      gone.abort();
+      await assert.rejects(writing);
+      await eventually(() => cancelled);
+      await eventually(async () => (await slow.role.metrics.text()).includes('api_answers_total{status="408"} 1'));
+      const { items } = await expectOk(slow.url, zone.token, "listPolicyVersions", {
+        params: { ...params, id: policy.id },
+      });
+      assert.deepEqual(items, []);
+    } finally {
+      await slow.close();
+    }
   });
 
   it("have names that are unique among the live ones of a zone", async () => {

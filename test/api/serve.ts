@@ -17,6 +17,7 @@ import type { ErrorBody } from "../../src/http/problem.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
 import type { Database } from "../../src/ports/database.ts";
+import type { PolicyCompiler } from "../../src/ports/policy.ts";
 import { createTestDatabase } from "../support/postgres.ts";
 
 export const BOOTSTRAP_TOKEN = "bootstrap-4f1c9a7e2d8b6035-9e8d7c6b5a493827";
@@ -44,7 +45,7 @@ export type ServedApi = {
 
 const log = createLog({ level: process.env["TEST_LOG"] === undefined ? "silent" : "warn" });
 
-type Options = { readonly bootstrap_token?: string };
+type Options = { readonly bootstrap_token?: string; readonly compiler?: PolicyCompiler };
 
 /** A migrated database, who owns it where that is another user, and what ends it. */
 type Backend = { readonly db: Database; readonly owner?: Database; readonly close: () => Promise<void> };

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
@@ -152,6 +153,47 @@ describe("what the STS keeps in memory", () => {
       await snapshots.get(zone);
       assert.equal(snapshots.keysVersion(zone), version);
       assert.equal(snapshots.keysVersion(uuidv7()), -1);
+    });
+
+    it("keeps the modules that it has, and loads again one that could not be had only after half a minute", async () => {
+      let engine_loads = 0;
+      let broken = true;
+      const { snapshots } = create(async () => {
+        engine_loads += 1;
+        if (broken) throw new Error("no memory");
+      });
+      const isComplete = async (): Promise<boolean> => {
+        snapshots.invalidate(zone, false);
+        const { policy } = (await snapshots.get(zone)) as ZoneSnapshot;
+        return policy.state === "active" && policy.members.every((member) => member.evaluator !== undefined);
+      };
+      assert.deepEqual([await isComplete(), await isComplete(), engine_loads], [false, false, 1]);
+      broken = false;
+      at_ms += 30_000;
+      assert.deepEqual([await isComplete(), await isComplete(), engine_loads], [true, true, 2]);
+    });
+
+    it("with few modules stays when others come with many, and the one with most goes", async () => {
+      const [heavy, heavier, third] = [await f.newZone(), await f.newZone(), await f.newZone()];
+      const mib = async (zone_id: string, megabytes: number): Promise<void> => {
+        const wasm = Buffer.alloc(megabytes * 1024 * 1024, 1);
+        await f.activate(zone_id, { wasm, wasm_sha256: createHash("sha256").update(wasm).digest("hex") });
+      };
+      await mib(heavy, 4);
+      await mib(heavier, 5);
+      await mib(third, 3);
+      const snapshots = createSnapshots({
+        db: f.db,
+        engine: { load: async () => ({ evaluate: () => ({ status: "failed", error: "", units: 0 }) }) },
+        clock,
+        log: createLog({ level: "silent" }),
+        streamAge_ms: () => 0,
+        module_bytes_max: 10 * 1024 * 1024,
+      });
+      for (const one of [zone, heavy, heavier, third]) await snapshots.get(one);
+      const isHeld = (zone_id: string): boolean => snapshots.keysVersion(zone_id) !== -1;
+      assert.deepEqual([zone, heavy, heavier, third].map(isHeld), [true, true, false, true]);
+      assert.equal(((await snapshots.get(heavier)) as ZoneSnapshot).policy.state, "active");
     });
 
     it("is not asked for at the rate of requests while the database is away", async () => {
