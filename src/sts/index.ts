@@ -67,7 +67,7 @@ export type StsDeps = {
 /** `direct`: for a Gateway of the same process. `revocations`: this role's view of what is revoked, for who shares it. */
 export type StsRole = Role & { readonly direct: Sts; readonly revocations: Revocations };
 
-/** Units of one evaluation of a set: an ordinary policy spends some 1 300. */
+/** Units of one evaluation of a set: an ordinary policy spends some 1 500. */
 const UNIT_BUCKETS = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 500_000];
 
 const createCounters = (metrics: Metrics) => ({
