@@ -122,7 +122,9 @@ export const adminVerbs = ({
     change(caller, async (tx) => {
       const revoked = await revokeAdminToken(tx, caller.zone_id, id);
       if (revoked === undefined) throw missing("admin token");
-      return { result: undefined, entry: { action: "admin_token.revoke", zone_id: revoked.zone_id, object_id: id } };
+      const { zone_id, descendants } = revoked;
+      const detail = { descendants };
+      return { result: undefined, entry: { action: "admin_token.revoke", zone_id, object_id: id, detail } };
     }),
 
   listAdminAudit: ({ query }) => listAdminAudit(db.sql, undefined, query),

@@ -6,15 +6,13 @@ import { isUuid } from "../kernel/ids.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
 import type { Database } from "../ports/database.ts";
-import type { Caller } from "./caller.ts";
-import { missing } from "./faults.ts";
+import { actorOfToken, type Caller } from "./caller.ts";
+import { missing, tokenUnusable, unauthorized } from "./faults.ts";
 import { findUsableToken, touchAdminToken } from "./store/admin-tokens.ts";
 import { zoneState } from "./store/zones.ts";
 import { tokenHash } from "./token-strength.ts";
 
 const BEARER = /^Bearer +([A-Za-z0-9._~+/-]{1,512}=*)$/i;
-
-const unauthorized = (message: string): Problem => new Problem(401, "invalid_token", message);
 
 /** Both are hex digests of one length; which token had which digest is what no clock may tell. */
 const sameHash = (a: string, b: string): boolean =>
@@ -43,7 +41,7 @@ const authenticate = async (options: AdmitOptions, arrival: Arrival, endpoint: A
   if (is_bootstrap)
     throw unauthorized("The bootstrap token works at POST /v1/bootstrap only; use the admin token that it made.");
   const found = await findUsableToken(db.sql, hash);
-  if (found === undefined) throw unauthorized("This admin token does not exist, or is expired or revoked.");
+  if (found === undefined) throw tokenUnusable();
   if (found.use_is_news) {
     // what it was used for last does not depend on this; a failure to write it down must not fail the request
     await touchAdminToken(db.sql, found.id).catch((error: unknown) =>
@@ -51,7 +49,8 @@ const authenticate = async (options: AdmitOptions, arrival: Arrival, endpoint: A
     );
   }
   return {
-    actor: `admin_token:${found.id}`,
+    actor: actorOfToken(found.id),
+    admin_token_id: found.id,
     zone_id: found.zone_id,
     access: found.access,
     request_id: arrival.request_id,

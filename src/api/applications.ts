@@ -24,7 +24,7 @@ export const applicationVerbs = ({ db, change }: Parts): Pick<ControlPlane, keyo
 
   createApplication: async ({ caller, params: { zone_id }, body }) => {
     const secret = body.kind === "confidential" ? newSecret() : undefined;
-    const secret_hash = secret === undefined ? null : await hashSecret(secret); // 30 ms: not inside a transaction
+    const secret_hash = secret === undefined ? null : await hashSecret(secret, zone_id); // 30 ms: not inside a transaction
     const application = await change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
       const made = await insertApplication(tx, zone_id, uuidv7(), body, secret_hash);
@@ -87,7 +87,7 @@ export const applicationVerbs = ({ db, change }: Parts): Pick<ControlPlane, keyo
       );
     }
     const client_secret = newSecret();
-    const secret_hash = await hashSecret(client_secret);
+    const secret_hash = await hashSecret(client_secret, zone_id);
     await change(caller, async (tx) => {
       if (!(await replaceSecretHash(tx, zone_id, id, secret_hash))) throw missing("application");
       return {

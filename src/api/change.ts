@@ -4,8 +4,9 @@ import type { RevocationEvent } from "../domain/revocation.ts";
 import { type Database, isConflict, type Transaction } from "../ports/database.ts";
 import { enqueueInvalidation, enqueueRevocation, type OutboxRow } from "../streams/outbox-store.ts";
 import type { Caller } from "./caller.ts";
-import { conflictOf } from "./faults.ts";
+import { conflictOf, tokenUnusable } from "./faults.ts";
 import { insertAdminAudit } from "./store/admin-audit.ts";
+import { holdAdminToken } from "./store/admin-tokens.ts";
 
 /** What was changed, for the admin audit. `detail` must hold no secret. */
 export type Entry = {
@@ -56,6 +57,9 @@ const transact = async <T>(
   let changed: Changed<T> | undefined;
   const rows: OutboxRow[] = [];
   await db.sql.begin(async (tx) => {
+    // Admitted before this transaction began, and perhaps revoked since: what a revoked token makes would outlive it.
+    if (caller.admin_token_id !== undefined && !(await holdAdminToken(tx, caller.admin_token_id)))
+      throw tokenUnusable();
     changed = await run(tx);
     if (changed.entry === undefined) return;
     await insertAdminAudit(tx, caller, changed.entry);

@@ -38,3 +38,7 @@ export const conflictOf = (error: unknown): unknown => {
   const constraint = Object.keys(TAKEN).find((name) => isUniqueViolation(error, name));
   return constraint === undefined ? error : TAKEN[constraint]?.();
 };
+
+export const unauthorized = (message: string): Problem => new Problem(401, "invalid_token", message);
+
+export const tokenUnusable = (): Problem => unauthorized("This admin token does not exist, or is expired or revoked.");

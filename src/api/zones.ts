@@ -1,3 +1,4 @@
+import { afterOwnToken } from "./caller.ts";
 import { STREAMS } from "../contracts/streams.ts";
 import type { NewZone, Zone, zoneEndpoints } from "../contracts/api-zones.ts";
 import type { Keyring } from "../domain/keyring.ts";
@@ -82,7 +83,7 @@ export const zoneVerbs = ({ db, change, kek }: Parts): Pick<ControlPlane, keyof 
     });
     await endSessions(
       change,
-      caller,
+      afterOwnToken(caller), // a token of the zone ended with it
       zone_id,
       { all: true },
       { action: "zone.end_sessions", zone_id, object_id: zone_id },

@@ -6,32 +6,76 @@ const SALT_BYTES = 16;
 const HASH_BYTES = 32;
 /** Hashes at once. libuv has four threads for DNS, files and us: more of these and a look-up waits for hundreds of ms. */
 const MAX_RUNNING = 2;
-/** Hashes that may wait; beyond it the caller is refused, so that a flood of log-ins holds no memory. */
+/** Hashes that may wait; beyond it somebody is refused, so that a flood of log-ins holds no memory. */
 const MAX_WAITING = 256;
+/** Hashes of one share that may wait. */
+const MAX_WAITING_OF_SHARE = 32;
+
+type Waiter = { readonly go: () => void; readonly refuse: (error: Error) => void };
 
 let running = 0;
-const waiting: (() => void)[] = [];
+let waiting_in_all = 0;
+/** By share, in the order in which their turns come. No share stands here without a waiter. */
+const waiting = new Map<string, Waiter[]>();
 
 /** Too many hashes are waiting; the caller answers 503 or 429. */
 export class HashingBusy extends Error {}
 
-const turn = async (): Promise<void> => {
+const busy = (): HashingBusy => new HashingBusy("too many secrets are being hashed");
+
+const removeNewestOf = (share: string, queue: Waiter[]): void => {
+  waiting_in_all -= 1;
+  const newest = queue.pop();
+  if (queue.length === 0) waiting.delete(share);
+  newest?.refuse(busy());
+};
+
+/** Where nobody else may wait, the share with the most waiters gives one up, so that a flood pushes out only itself. */
+const makeRoom = (own: number): void => {
+  if (waiting_in_all < MAX_WAITING) return;
+  const [share, queue] = [...waiting].reduce((most, one) => (one[1].length > most[1].length ? one : most));
+  if (queue.length <= own + 1) throw busy();
+  removeNewestOf(share, queue);
+};
+
+const turn = async (share: string): Promise<void> => {
   if (running < MAX_RUNNING) {
     running += 1;
     return;
   }
-  if (waiting.length >= MAX_WAITING) throw new HashingBusy("too many secrets are being hashed");
-  await new Promise<void>((resolve) => waiting.push(resolve));
+  const own = waiting.get(share)?.length ?? 0;
+  if (own >= MAX_WAITING_OF_SHARE) throw busy();
+  makeRoom(own);
+  await new Promise<void>((go, refuse) => {
+    waiting_in_all += 1;
+    const queue = waiting.get(share);
+    if (queue === undefined) waiting.set(share, [{ go, refuse }]);
+    else queue.push({ go, refuse });
+  });
 };
 
+/** The next share in turn goes on, and then waits after all others: a flood of one delays another by one hash. */
 const done = (): void => {
-  const next = waiting.shift();
-  if (next === undefined) running -= 1;
-  else next(); // the place is handed on, so `running` stays
+  const [first] = waiting;
+  if (first === undefined) {
+    running -= 1;
+    return;
+  }
+  const [share, queue] = first;
+  waiting.delete(share);
+  waiting_in_all -= 1;
+  const next = queue.shift();
+  if (queue.length > 0) waiting.set(share, queue);
+  next?.go(); // the place is handed on, so `running` stays
 };
 
-const derive = async (secret: string, salt: Uint8Array, cost: { N: number; r: number; p: number }): Promise<Buffer> => {
-  await turn();
+const derive = async (
+  secret: string,
+  salt: Uint8Array,
+  cost: { N: number; r: number; p: number },
+  share: string,
+): Promise<Buffer> => {
+  await turn(share);
   try {
     return await new Promise<Buffer>((resolve, reject) => {
       const maxmem = 256 * cost.N * cost.r; // twice what RFC 7914 needs; the default is too small for other costs
@@ -44,10 +88,10 @@ const derive = async (secret: string, salt: Uint8Array, cost: { N: number; r: nu
   }
 };
 
-/** `scrypt$N$r$p$salt$hash` (base64url). */
-export const hashSecret = async (secret: string): Promise<string> => {
+/** `scrypt$N$r$p$salt$hash` (base64url), for a zone's new secret. Throws `HashingBusy`. */
+export const hashSecret = async (secret: string, zone_id: string): Promise<string> => {
   const salt = randomBytes(SALT_BYTES);
-  const hash = await derive(secret, salt, COST);
+  const hash = await derive(secret, salt, COST, `new/${zone_id}`); // its log-ins take no turn of it
   return ["scrypt", COST.N, COST.r, COST.p, salt.toString("base64url"), hash.toString("base64url")].join("$");
 };
 
@@ -56,13 +100,21 @@ export const NO_SECRET = ["scrypt", COST.N, COST.r, COST.p, Buffer.alloc(SALT_BY
   "$",
 );
 
-/** Whether `stored` was made from `secret`. Takes the same time for `NO_SECRET`. Throws `HashingBusy`. */
-export const verifySecret = async (secret: string, stored: string): Promise<boolean> => {
+/**
+ * Whether `stored` was made from `secret`. Takes the same time for `NO_SECRET`. `share`: whose turn it takes, a zone's by
+ * its id. Throws `HashingBusy` where that share, or all together, have too many waiting.
+ */
+export const verifySecret = async (secret: string, stored: string, share: string): Promise<boolean> => {
   const [name, N, r, p, salt, hash] = stored.split("$");
   if (name !== "scrypt" || salt === undefined || hash === undefined)
     throw new Error("a stored secret hash is malformed");
   const expected = Buffer.alloc(HASH_BYTES);
   Buffer.from(hash, "base64url").copy(expected);
-  const actual = await derive(secret, Buffer.from(salt, "base64url"), { N: Number(N), r: Number(r), p: Number(p) });
+  const actual = await derive(
+    secret,
+    Buffer.from(salt, "base64url"),
+    { N: Number(N), r: Number(r), p: Number(p) },
+    share,
+  );
   return timingSafeEqual(actual, expected) && hash !== "";
 };

@@ -32,16 +32,23 @@ const listOf = (trusted: readonly string[]): BlockList => {
 
 /**
  * Who calls. `X-Forwarded-For` is believed only from a proxy that is listed, and then read from the right, up to the first
- * address that is no such proxy: what stands further left is the caller's own word.
+ * address that is no such proxy: what stands further left is the caller's own word. `onUntrusted`: the header came from
+ * this peer, which is not listed; either it lies, or everybody after an unlisted proxy is counted as one address.
  */
-export const createAddressReader = (trusted_proxies: readonly string[]): ((request: IncomingMessage) => string) => {
+export const createAddressReader = (
+  trusted_proxies: readonly string[],
+  onUntrusted: (peer: string) => void,
+): ((request: IncomingMessage) => string) => {
   const trusted = listOf(trusted_proxies);
   const isTrusted = (address: string): boolean => isIP(address) !== 0 && trusted.check(address, family(address));
   return (request) => {
     const peer = request.socket.remoteAddress ?? "";
     if (isIP(peer) === 0) return "unknown";
-    if (trusted_proxies.length === 0 || !isTrusted(peer)) return countable(peer);
     const header = request.headers["x-forwarded-for"];
+    if (!isTrusted(peer)) {
+      if (header !== undefined) onUntrusted(peer);
+      return countable(peer);
+    }
     const hops = (Array.isArray(header) ? header.join(",") : (header ?? "")).split(",").map((hop) => hop.trim());
     const caller = hops.findLast((hop) => !isTrusted(hop));
     return countable(caller !== undefined && isIP(caller) !== 0 ? caller : peer);

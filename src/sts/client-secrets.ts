@@ -7,10 +7,16 @@ import type { Clock } from "../kernel/clock.ts";
 
 /** Failures of one client from one address: five, then one every 12 s. */
 const PAIR = { burst: 5, per_minute: 5 } as const;
-/** Failures from one address, whatever the clients: inventing client ids is no way around the other limit. */
+/**
+ * Failures in one zone from one address, whatever the clients: inventing client ids is no way around the other limit.
+ * Zones that do not exist are one, so neither is inventing zones; and no zone's failures lock out the clients of another.
+ */
 const ADDRESS = { burst: 100, per_minute: 100 } as const;
 const MAX_BUCKETS = 20_000;
-const MAX_REMEMBERED = 10_000;
+const MAX_ZONES = 10_000;
+const MAX_REMEMBERED_OF_ZONE = 1_000;
+/** Stands for every zone that does not exist; no zone has an empty id. */
+const NO_ZONE = "";
 
 export type SecretResult =
   | { readonly status: "verified" }
@@ -20,6 +26,8 @@ export type SecretResult =
 
 export type SecretQuestion = {
   readonly zone_id: string;
+  /** Whether there is such a zone: its failures and its hashes are counted as its own then. */
+  readonly zone_exists: boolean;
   readonly client_id: string;
   readonly address: string;
   readonly secret: string;
@@ -61,18 +69,35 @@ const createFailures = (rate: Rate, clock: Clock) => {
   };
 };
 
+/** The keyed hashes of secrets that were right. A zone with many clients forgets its own, and no other's. */
+const createRemembered = () => {
+  const zones = new LRUCache<string, Map<string, Buffer>>({ max: MAX_ZONES });
+  return {
+    of: (zone_id: string, client_id: string): Buffer | undefined => zones.get(zone_id)?.get(client_id),
+    set(zone_id: string, client_id: string, mac: Buffer): void {
+      const clients = zones.get(zone_id) ?? new Map<string, Buffer>();
+      clients.delete(client_id);
+      const [oldest] = clients.keys();
+      if (oldest !== undefined && clients.size >= MAX_REMEMBERED_OF_ZONE) clients.delete(oldest);
+      clients.set(client_id, mac);
+      zones.set(zone_id, clients);
+    },
+  };
+};
+
 /**
  * Client secrets against their hashes. A failed log-in costs a password hash, so failures are counted before anything is
  * hashed: an attempt is charged first and given back when it was right, so that many at once don't all pass the count. A
  * secret that was right is remembered by its keyed hash (the key lives and dies with the process): hashing happens once per
- * secret and process. A client that its address has used up is refused with the right secret too, else a guess could be
- * told from its answer.
+ * secret and process. A remembered secret passes whatever failed from its address: behind a load balancer one address is
+ * everybody's, and a stranger's failures would lock all of them out. One that is not remembered waits for the count,
+ * right or wrong, so that its answer tells nothing.
  */
 export const createClientSecrets = (clock: Clock): ClientSecrets => {
   const mac_key = randomBytes(32);
   const pairs = createFailures(PAIR, clock);
   const addresses = createFailures(ADDRESS, clock);
-  const remembered = new LRUCache<string, Buffer>({ max: MAX_REMEMBERED });
+  const remembered = createRemembered();
   const running = new Map<string, Promise<SecretResult>>();
 
   const macOf = ({ zone_id, client_id, secret, stored }: SecretQuestion): Buffer =>
@@ -80,17 +105,17 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
       .update(lengthPrefixed([zone_id, client_id, stored ?? null, secret]))
       .digest();
 
-  const hash = async (question: SecretQuestion, client: string, pair: string): Promise<SecretResult> => {
+  const hash = async (question: SecretQuestion, zone: string, pair: string, address: string): Promise<SecretResult> => {
     pairs.take(pair);
-    addresses.take(question.address);
+    addresses.take(address);
     const giveBack = (): void => {
       pairs.giveBack(pair);
-      addresses.giveBack(question.address);
+      addresses.giveBack(address);
     };
     try {
       const stored = await question.latest();
-      if (!(await verifySecret(question.secret, stored ?? NO_SECRET))) return { status: "wrong" };
-      remembered.set(client, macOf({ ...question, stored }));
+      if (!(await verifySecret(question.secret, stored ?? NO_SECRET, zone))) return { status: "wrong" };
+      remembered.set(question.zone_id, question.client_id, macOf({ ...question, stored }));
       giveBack();
       return { status: "verified" };
     } catch (error) {
@@ -102,19 +127,19 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
 
   return {
     async verify(question) {
-      const client = `${question.zone_id}/${question.client_id}`;
-      const pair = `${client}/${question.address}`;
       const mac = macOf(question);
-      const pair_wait_ms = pairs.wait_ms(pair);
-      const known = remembered.get(client);
-      const right = known !== undefined && sameBytes(known, mac); // covers the stored hash: a changed secret is not the known one
-      if (right && pair_wait_ms === 0) return { status: "verified" };
+      const known = remembered.of(question.zone_id, question.client_id);
+      // The keyed hash covers the stored one: a secret that was replaced is not the known one.
+      if (known !== undefined && sameBytes(known, mac)) return { status: "verified" };
+      const zone = question.zone_exists ? question.zone_id : NO_ZONE;
+      const address = `${zone}/${question.address}`;
+      const pair = `${question.zone_id}/${question.client_id}/${question.address}`;
       const place = `${question.address}/${mac.toString("base64")}`;
       const same = running.get(place);
       if (same !== undefined) return same; // the same question, asked many times at once, is answered by one hash
-      const wait_ms = Math.max(pair_wait_ms, right ? 0 : addresses.wait_ms(question.address));
+      const wait_ms = Math.max(pairs.wait_ms(pair), addresses.wait_ms(address));
       if (wait_ms > 0) return { status: "throttled", retry_after_s: Math.ceil(wait_ms / 1_000) };
-      const answer = hash(question, client, pair).finally(() => running.delete(place));
+      const answer = hash(question, zone, pair, address).finally(() => running.delete(place));
       running.set(place, answer);
       return answer;
     },

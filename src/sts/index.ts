@@ -67,6 +67,9 @@ export type StsDeps = {
 /** `direct`: for a Gateway of the same process. `revocations`: this role's view of what is revoked, for who shares it. */
 export type StsRole = Role & { readonly direct: Sts; readonly revocations: Revocations };
 
+/** How often a proxy that is not listed is warned about, at most. */
+const UNTRUSTED_WARNING_MS = 60_000;
+
 /** Units of one evaluation of a set: an ordinary policy spends some 1 500. */
 const UNIT_BUCKETS = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 500_000];
 
@@ -80,6 +83,10 @@ const createCounters = (metrics: Metrics) => ({
   units: metrics.histogram("sts_policy_units", "Units that an evaluation of a policy set spent", UNIT_BUCKETS),
   zone_loads: metrics.counter("sts_zone_loads_total", "Zones read from the database"),
   session_reads: metrics.counter("sts_session_reads_total", "Sessions read from the database"),
+  forwarded: metrics.counter(
+    "sts_untrusted_forwarded_total",
+    "Calls with X-Forwarded-For from a peer that is no trusted proxy",
+  ),
   anomalies: metrics.counterBy("sts_stream_anomalies_total", "Forged or malformed stream entries and holes", "kind"),
 });
 
@@ -129,6 +136,16 @@ export const createSts = (deps: StsDeps): StsRole => {
     summary.count(reason);
   };
   const nonces = createGatewayNonces(deps.marks, clock);
+  let warn_again_ms = Number.NEGATIVE_INFINITY;
+  const onUntrustedProxy = (peer: string): void => {
+    counters.forwarded.inc();
+    if (clock.monotonic_ms() < warn_again_ms) return; // anybody may send the header: the log is not theirs to fill
+    warn_again_ms = clock.monotonic_ms() + UNTRUSTED_WARNING_MS;
+    log.warn(
+      { peer },
+      "X-Forwarded-For came from a peer that is no trusted proxy and was ignored; if it is your load balancer, name it in TRUSTED_PROXIES: until then its clients share one count of failed log-ins",
+    );
+  };
 
   const tokens = createTokenEndpoint({
     db,
@@ -165,7 +182,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     state,
     gateway_ring: deps.gateway_ring,
     nonces,
-    addressOf: createAddressReader(deps.trusted_proxies ?? []),
+    addressOf: createAddressReader(deps.trusted_proxies ?? [], onUntrustedProxy),
     onUnauthenticated,
     clock,
     log,

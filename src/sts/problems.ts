@@ -79,6 +79,11 @@ export const problems = {
     "invalid_scope",
     "scope asks for more than resource, application and subject_token have in common.",
   ),
+  scope_nothing_left: problem(
+    400,
+    "invalid_scope",
+    "Resource, application and subject_token have no scope in common. Give the application a scope of the resource.",
+  ),
   no_active_policy_set: problem(
     403,
     "access_denied",

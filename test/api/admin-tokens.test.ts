@@ -4,6 +4,7 @@ import { after, before, describe, it } from "node:test";
 import * as fc from "fast-check";
 import { weaknessOf } from "../../src/api/token-strength.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
+import { eventually } from "../support/eventually.ts";
 import { call, expectOk, makeZone, send, serveApi, type ServedApi } from "./serve.ts";
 
 describe("admin tokens", () => {
@@ -120,6 +121,43 @@ describe("admin tokens", () => {
     }
     const shorter = await expectOk(api.url, token, "createAdminToken", { body: { label: "endless" } });
     assert.equal(shorter.expires_at, null);
+  });
+
+  it("take with them what they made, and what that made, when they are revoked", async () => {
+    const { token } = await makeZone(api);
+    const make = async (maker: string) => expectOk(api.url, maker, "createAdminToken", { body: { label: "x" } });
+    const parent = await make(token);
+    const child = await make(parent.token ?? "");
+    const grandchild = await make(child.token ?? "");
+    const sibling = await make(token);
+    // As if the child had been revoked before descendants were: the way to the grandchild leads through it.
+    await api.db.sql`update admin_tokens set revoked_at = now() where id = ${child.id}`;
+    await expectOk(api.url, token, "revokeAdminToken", { params: { id: parent.id } });
+    for (const gone of [parent, child, grandchild]) {
+      assert.equal((await call(api.url, gone.token, "listZones")).status, 401);
+    }
+    await expectOk(api.url, sibling.token, "listZones");
+  });
+
+  it("that are revoked while they make something make nothing", async () => {
+    const { zone_id, token } = await makeZone(api);
+    const maker = await expectOk(api.url, token, "createAdminToken", { body: { label: "maker" } });
+    await expectOk(api.url, maker.token, "listZones"); // its use is written down, so admission will write nothing
+    let child: Promise<{ status: number }> | undefined;
+    await api.owner.sql.begin(async (tx) => {
+      await tx`update admin_tokens set revoked_at = now() where id = ${maker.id}`;
+      child = call(api.url, maker.token, "createAdminToken", { body: { label: "lasting" } });
+      let answered = false;
+      void child.then(() => (answered = true));
+      await eventually(async () => {
+        const waiting = await tx`
+          select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+        assert.ok(answered || waiting.length > 0);
+      });
+    });
+    assert.equal((await child)?.status, 401);
+    const made = await api.db.sql`select 1 from admin_tokens where zone_id = ${zone_id} and label = 'lasting'`;
+    assert.equal(made.length, 0);
   });
 
   it("of another zone can be neither seen nor revoked", async () => {

@@ -121,10 +121,10 @@ describe("zones, applications and resources", () => {
     const hashOf = async (): Promise<string> =>
       (await api.db.sql<{ secret_hash: string }[]>`select secret_hash from applications where id = ${app.id}`)[0]
         ?.secret_hash ?? "";
-    assert.ok(await verifySecret(app.client_secret ?? "", await hashOf()));
+    assert.ok(await verifySecret(app.client_secret ?? "", await hashOf(), "z"));
     const next = await expectOk(api.url, token, "replaceSecret", { params: { zone_id, id: app.id } });
-    assert.ok(await verifySecret(next.client_secret, await hashOf()));
-    assert.ok(!(await verifySecret(app.client_secret ?? "", await hashOf())));
+    assert.ok(await verifySecret(next.client_secret, await hashOf(), "z"));
+    assert.ok(!(await verifySecret(app.client_secret ?? "", await hashOf(), "z")));
     const everything = JSON.stringify([
       await api.db.sql`select * from admin_audit`,
       await api.db.sql`select * from outbox`,

@@ -295,7 +295,7 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
     async newApplication(zone_id, some = {}) {
       const id = uuidv7();
       const secret = randomSecret();
-      const secret_hash = some.public === true ? null : await hashSecret(secret);
+      const secret_hash = some.public === true ? null : await hashSecret(secret, zone_id);
       const list = (items: readonly string[]) => JSON.stringify(items);
       await change(
         zone_id,

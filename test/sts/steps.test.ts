@@ -159,7 +159,16 @@ describe("the scopes of a mandate", () => {
     assert.deepEqual(of(undefined, { resource: ["a", "b", "c"], application: ["c", "a"], subject: "a b c" }), {
       scopes: ["a", "c"],
     });
-    assert.deepEqual(of(undefined, { resource: ["a"], application: ["b"], subject: "a b" }), { scopes: [] });
+    assert.deepEqual(of(undefined, { resource: [], application: ["b"], subject: "a b" }), { scopes: [] });
+  });
+
+  it("are refused where the resource declares some and nothing is left", () => {
+    for (const limits of [
+      { resource: ["a"], application: ["b"], subject: "a b" },
+      { resource: ["a"], application: ["a"], subject: "" },
+    ]) {
+      assert.equal(reasonOf(of(undefined, limits)), "scope_nothing_left");
+    }
   });
 
   it("are never wider than any of the three, whatever is asked for", () => {
@@ -170,6 +179,10 @@ describe("the scopes of a mandate", () => {
         const result = of(scope, { resource: r, application: a, subject: s.join(" ") });
         assert.ok(!(result instanceof Promise));
         if (result instanceof Denial) {
+          if (scope === undefined) {
+            assert.ok(r.length > 0 && !r.some((one) => a.includes(one) && s.includes(one)));
+            return;
+          }
           assert.ok(!(wanted ?? []).every((one) => r.includes(one) && a.includes(one) && s.includes(one)));
           return;
         }

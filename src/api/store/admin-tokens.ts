@@ -62,6 +62,20 @@ export const findUsableToken = async (sql: Sql, token_sha256: string): Promise<U
   return rows[0];
 };
 
+/**
+ * Whether the token can be used now, and keeps it so until the commit: its revocation waits for what it is making, and
+ * then finds it.
+ */
+export const holdAdminToken = async (tx: Transaction, id: string): Promise<boolean> => {
+  const held = await tx`
+    select 1 from admin_tokens t
+    where t.id = ${id} and t.revoked_at is null
+      and (t.expires_at is null or t.expires_at > now())
+      and (t.zone_id is null or exists (select 1 from zones z where z.id = t.zone_id and z.archived_at is null))
+    for share of t`;
+  return held.length > 0;
+};
+
 /** Writes a use down; of several at once the first does. */
 export const touchAdminToken = async (sql: Sql, id: string): Promise<void> => {
   await sql`
@@ -97,18 +111,39 @@ export const findAdminToken = async (sql: Sql, only: string | null, id: string):
   return rows[0] === undefined ? undefined : tokenOf(rows[0]);
 };
 
-/** The zone of the token that this call revoked; undefined where there was none to revoke. */
+/**
+ * Revokes a token with all that it made, that these made, and so on. undefined where there was none to revoke. One
+ * generation a statement: each waits for the changes that its tokens are making (`holdAdminToken`), and the next sees
+ * what these made. A generation that was revoked before is passed through, for its children may live.
+ */
 export const revokeAdminToken = async (
   tx: Transaction,
   only: string | null,
   id: string,
-): Promise<{ readonly zone_id: string | null } | undefined> => {
+): Promise<{ readonly zone_id: string | null; readonly descendants: readonly string[] } | undefined> => {
   const rows = await tx<{ zone_id: string | null }[]>`
     update admin_tokens set revoked_at = now()
     where id = ${id} and revoked_at is null
       ${only === null ? tx`` : tx`and zone_id = ${only}`}
     returning zone_id`;
-  return rows[0];
+  const [root] = rows;
+  if (root === undefined) return undefined;
+  const descendants: string[] = [];
+  for (let makers: readonly string[] = [id]; makers.length > 0;) {
+    const children = await tx<{ id: string; ended: boolean }[]>`
+      with made as (
+        select t.id from admin_tokens t
+        where t.created_by in (select 'admin_token:' || jsonb_array_elements_text(${JSON.stringify(makers)}::text::jsonb))
+      ), ended as (
+        update admin_tokens t set revoked_at = now() from made
+        where t.id = made.id and t.revoked_at is null
+        returning t.id
+      )
+      select made.id, ended.id is not null as ended from made left join ended on ended.id = made.id`;
+    descendants.push(...children.filter((child) => child.ended).map((child) => child.id));
+    makers = children.map((child) => child.id);
+  }
+  return { zone_id: root.zone_id, descendants };
 };
 
 /** Revokes every token of the zone; resolves to how many. */

@@ -28,6 +28,7 @@ export const client = (
     const storedIn = (zone: ZoneSnapshot | undefined) => zone?.applications.get(caller.client_id)?.secret_hash;
     const result = await secrets.verify({
       zone_id: f.request.zone_id,
+      zone_exists: f.zone !== undefined,
       client_id: caller.client_id,
       address: caller.address,
       secret: caller.secret,

@@ -6,12 +6,18 @@ import type { Facts } from "../facts.ts";
 const PLATFORM = "coordinator.";
 const isPlatform = (scope: string): boolean => scope.startsWith(PLATFORM);
 
-/** An exchange: within resource, application and subject token; by default all that these leave. */
+/**
+ * An exchange: within resource, application and subject token; by default all that these leave. Where a resource declares
+ * scopes, a mandate without any is none: an upstream that asks for no particular scope would take it for one that was allowed.
+ */
 export const exchangeScope = load("scope", (f: Pick<Facts, "request" | "resource" | "application" | "subject">) => {
   const held = parseScope(f.subject.scope);
   if (held === undefined) return deny("scope_malformed");
   const possible = intersect(f.resource.scopes, f.application.scopes, held);
-  if (f.request.scope === undefined) return { scopes: possible };
+  if (f.request.scope === undefined) {
+    const nothing_left = possible.length === 0 && f.resource.scopes.length > 0;
+    return nothing_left ? deny("scope_nothing_left", f.resource.identifier) : { scopes: possible };
+  }
   const wanted = parseScope(f.request.scope);
   if (wanted === undefined) return deny("scope_malformed");
   return isSubset(wanted, possible) ? { scopes: wanted } : deny("scope_not_allowed", f.request.scope.slice(0, 512));
