@@ -150,12 +150,20 @@ const openShared = async (options: AssembleOptions, onRoundTrip: (connection: st
   };
 };
 
+/** What the server replied, or the system's code; the driver's own words are about its settings and lead nowhere. */
+const whyAway = (cause: unknown): string => {
+  const inner = cause instanceof Error ? cause.cause : undefined;
+  if (!(inner instanceof Error)) return "no answer";
+  if ("code" in inner && typeof inner.code === "string") return inner.code;
+  return /^[A-Z]{3,} /.test(inner.message) ? inner.message : "no answer";
+};
+
 /** A Redis that evicts forgets marks and revocations at its own choice: refused. What else is weak is said. */
 const checkRedis = async (redis: ReturnType<typeof createRedis>, config: Config, log: Log): Promise<void> => {
   const facts = await redis.facts().catch((cause: unknown) => {
-    const why = cause instanceof Error && cause.cause instanceof Error ? cause.cause.message : "no answer";
+    const { host } = new URL(config.REDIS_URL ?? ""); // without user and password
     throw new StartupFault(
-      `REDIS_URL: Redis can't be reached (${why}); check the address, the password and that it runs`,
+      `REDIS_URL: Redis at ${host} can't be reached (${whyAway(cause)}); check the address, the password and that it runs`,
     );
   });
   if (facts.maxmemory_policy !== "noeviction") {

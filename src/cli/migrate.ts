@@ -9,9 +9,9 @@ import type { CliContext } from "./index.ts";
 const STATEMENT_TIMEOUT_MS = 600_000;
 
 /** The database of an operator's command: the schema's owner where it is named, else DATABASE_URL. */
-export const operatorDatabaseUrl = (env: Env): string => {
+const operatorDatabase = (env: Env): { readonly variable: string; readonly url: string } => {
   const owner = readVariable(env, "MIGRATE_DATABASE_URL");
-  const name = owner === undefined ? "DATABASE_URL" : "MIGRATE_DATABASE_URL";
+  const variable = owner === undefined ? "DATABASE_URL" : "MIGRATE_DATABASE_URL";
   const url = owner ?? readVariable(env, "DATABASE_URL");
   if (url === undefined) {
     throw new StartupFault(
@@ -21,10 +21,10 @@ export const operatorDatabaseUrl = (env: Env): string => {
   const mode = new URL(url).searchParams.get("sslmode");
   if (!isDev(env) && mode !== "require" && mode !== "verify-full") {
     throw new StartupFault(
-      `${name}: has no sslmode=require or sslmode=verify-full; add ?sslmode=verify-full (or set CARACAL_ENV=dev)`,
+      `${variable}: has no sslmode=require or sslmode=verify-full; add ?sslmode=verify-full (or set CARACAL_ENV=dev)`,
     );
   }
-  return url;
+  return { variable, url };
 };
 
 /** Opens that database for one piece of work, and says in one line where it can't be reached. */
@@ -33,8 +33,9 @@ export const withOperatorDatabase = async <T>(
   name: string,
   work: (db: ReturnType<typeof createPostgres>) => Promise<T>,
 ): Promise<T> => {
+  const { variable, url } = operatorDatabase(env);
   const db = createPostgres({
-    url: operatorDatabaseUrl(env),
+    url,
     name,
     max: 2,
     statement_timeout_ms: STATEMENT_TIMEOUT_MS,
@@ -42,7 +43,7 @@ export const withOperatorDatabase = async <T>(
   try {
     await db.ping().catch((cause: unknown) => {
       throw new StartupFault(
-        `DATABASE_URL: the database can't be reached (${cause instanceof Error ? cause.message : "no answer"}); check the address and that it runs`,
+        `${variable}: the database can't be reached (${cause instanceof Error ? cause.message : "no answer"}); check the address and that it runs`,
       );
     });
     return await work(db);

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { type Config, type Env, isDev, readConfig } from "../config/index.ts";
+import { unreadVariables } from "../config/unread.ts";
 import { isRoleName, ROLE_NAMES, type RoleName } from "../domain/role-name.ts";
 import { type DataDir, openDataDir } from "../embedded/data-dir.ts";
 import { QUICKSTART_FILE } from "../demo/quickstart.ts";
@@ -137,6 +138,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     const { config, textsOf } = readConfig(context.env, roles, devDefaults(context.env, data_dir));
     timeout_ms = config.SHUTDOWN_TIMEOUT;
     log = createLog({ level: config.LOG_LEVEL, destination: lines });
+    for (const line of unreadVariables(context.env)) log.warn({}, line);
     const { here, apart } = layOut(config);
     const made: { control_plane?: ControlPlane } = {};
     // They first: each thread loads what its roles need while the other does, and while ports are taken.

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { accessSync, constants } from "node:fs";
 import type { RoleName } from "../domain/role-name.ts";
 import type { Config } from "./index.ts";
@@ -42,6 +43,18 @@ const needsDatabase = (role: "sts" | "coordinator" | "api" | "audit"): Rule => (
       : undefined;
   },
 });
+
+/** Of SHA-256, in bytes. */
+const BLOCK_BYTES = 64;
+
+/** A key as HMAC takes it (RFC 2104, 2): hashed where it is longer than a block, then filled up with zeros to one. */
+const asHmacTakesIt = (key: Buffer): Buffer => {
+  const block = Buffer.alloc(BLOCK_BYTES);
+  (key.length > BLOCK_BYTES ? createHash("sha256").update(key).digest() : key).copy(block);
+  return block;
+};
+
+const sameForHmac = (a: Buffer, b: Buffer): boolean => asHmacTakesIt(a).equals(asHmacTakesIt(b));
 
 const WITH_DATABASE = ["sts", "coordinator", "api", "audit"] as const;
 
@@ -179,7 +192,9 @@ const RULES: readonly Rule[] = [
     roles: ["audit"],
     when: "always",
     fault: (config) =>
-      config.AUDIT_HMAC_KEY !== undefined && config.STREAMS_HMAC_KEY?.equals(config.AUDIT_HMAC_KEY) === true
+      config.AUDIT_HMAC_KEY !== undefined &&
+      config.STREAMS_HMAC_KEY !== undefined &&
+      sameForHmac(config.AUDIT_HMAC_KEY, config.STREAMS_HMAC_KEY)
         ? "is the same as STREAMS_HMAC_KEY; who may publish could then forge the ledger: make another"
         : undefined,
   },

@@ -104,18 +104,21 @@ export const kek = v.pipe(
   v.transform((text) => Buffer.from(text, "hex")),
 );
 
+const entries = v.pipe(
+  v.string(),
+  v.transform((text) =>
+    text
+      .split(",")
+      .map((part) => part.trim())
+      .filter((part) => part !== ""),
+  ),
+);
+
 /** Former keys, separated by commas: they only open and verify. */
-export const formerKeys = (min_bytes: number) =>
-  v.pipe(
-    v.string(),
-    v.transform((text) =>
-      text
-        .split(",")
-        .map((part) => part.trim())
-        .filter((part) => part !== ""),
-    ),
-    v.array(hexKey(min_bytes)),
-  );
+export const formerKeys = (min_bytes: number) => v.pipe(entries, v.array(hexKey(min_bytes)));
+
+/** Former KEKs, separated by commas, each as a KEK must be. */
+export const formerKeks = v.pipe(entries, v.array(kek));
 
 const HOST = /^(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/;
 
@@ -189,9 +192,14 @@ export const nameServers = v.pipe(
   v.maxLength(8, "has more than 8 entries"),
 );
 
-export const secretText = (min_bytes: number) =>
+/** What can stand in `Authorization: Bearer` (RFC 6750, 2.1): another text could never be sent, so it would open nothing. */
+export const bearerSecret = (min_bytes: number) =>
   v.pipe(
     v.string(),
+    v.regex(
+      /^[A-Za-z0-9._~+/-]{1,512}=*$/,
+      `has a space, a line feed or another character that no Bearer header takes, or is too long; make one with: openssl rand -base64 ${min_bytes}`,
+    ),
     v.check(
       (text) => Buffer.byteLength(text) >= min_bytes,
       `has fewer than ${min_bytes} bytes; make one with: openssl rand -base64 ${min_bytes}`,

@@ -1,10 +1,12 @@
 import type * as v from "valibot";
 import type { RoleName } from "../domain/role-name.ts";
 import {
+  bearerSecret,
   count,
   databaseUrl,
   duration_ms,
   flag,
+  formerKeks,
   formerKeys,
   hexKey,
   hosts,
@@ -14,7 +16,6 @@ import {
   oneOf,
   port,
   redisUrl,
-  secretText,
   serviceUrl,
   text,
 } from "./values.ts";
@@ -171,7 +172,7 @@ export const VARIABLES = {
     roles: ["sts", "api"],
     secret: true,
     default: "",
-    schema: formerKeys(32),
+    schema: formerKeks,
   },
   AUDIT_HMAC_KEY: {
     doc: "Chains the ledger. At least 32 bytes of hex, another than STREAMS_HMAC_KEY.",
@@ -203,7 +204,7 @@ export const VARIABLES = {
     doc: "Opens POST /v1/bootstrap once. At least 32 bytes.",
     roles: ["api"],
     secret: true,
-    schema: secretText(32),
+    schema: bearerSecret(32),
   },
 
   ISSUER_URL: {

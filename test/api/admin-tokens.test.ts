@@ -150,7 +150,7 @@ describe("admin tokens", () => {
       let answered = false;
       void child.then(() => (answered = true));
       await eventually(async () => {
-        const waiting = await tx`
+        const waiting = await api.db.sql`
           select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
         assert.ok(answered || waiting.length > 0);
       });

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
+import { withOperatorDatabase } from "../../src/cli/migrate.ts";
 import { type Env, loadConfig } from "../../src/config/index.ts";
+import { unreadVariables } from "../../src/config/unread.ts";
 import { VARIABLES } from "../../src/config/variables.ts";
 import { ROLE_NAMES, type RoleName } from "../../src/domain/role-name.ts";
 import { StartupFault } from "../../src/kernel/problem.ts";
@@ -215,6 +218,58 @@ describe("the configuration", () => {
       faults({ CARACAL_ENV: "dev", ...secrets }, ["sts"]).join("\n"),
       /^CARACAL_ENV: is dev with embedded storage/m,
     );
+  });
+
+  it("refuses two keys that HMAC takes for one, however they are written", () => {
+    const pad = (key: string) => [key, `${key}00`, key + "00".repeat(32)];
+    const hashed = createHash("sha256")
+      .update(Buffer.from("d4".repeat(65), "hex"))
+      .digest("hex");
+    const same = [
+      ...pad(KEY).map((twin) => [KEY, twin] as const),
+      ...pad(KEY).map((twin) => [twin, KEY] as const),
+      ["d4".repeat(65), hashed] as const,
+    ];
+    for (const [streams, audit] of same) {
+      const said = faults({ ...PRODUCTION, STREAMS_HMAC_KEY: streams, AUDIT_HMAC_KEY: audit }).join("\n");
+      assert.match(said, /^AUDIT_HMAC_KEY: is the same as STREAMS_HMAC_KEY/m, audit);
+    }
+    assert.deepEqual(faults({ ...PRODUCTION, AUDIT_HMAC_KEY: `${KEY}01` }), []);
+  });
+
+  it("refuses former KEKs that could be no KEK, and a bootstrap token that could never be sent", () => {
+    for (const wrong of ["00".repeat(32), "a1".repeat(33), `${KEY},${"00".repeat(32)}`]) {
+      assert.match(faults({ ...PRODUCTION, ZONE_KEK_PREVIOUS: wrong }).join("\n"), /^ZONE_KEK_PREVIOUS: is/m, wrong);
+    }
+    for (const wrong of [`${KEY} `, `${KEY}\n${KEY}`, ` ${KEY}`, `${KEY}ü`]) {
+      const said = faults({ ...PRODUCTION, BOOTSTRAP_ADMIN_TOKEN: wrong }).join("\n");
+      assert.match(said, /^BOOTSTRAP_ADMIN_TOKEN: has a space/m);
+      assert.ok(!said.includes(KEY));
+    }
+    assert.deepEqual(faults({ ...PRODUCTION, ZONE_KEK_PREVIOUS: KEY, BOOTSTRAP_ADMIN_TOKEN: `${KEY}==` }), []);
+  });
+
+  it("says which variables nothing reads, and which were meant", () => {
+    const said = (name: string) => unreadVariables({ ...PRODUCTION, [name]: "x" });
+    assert.deepEqual(said("STREAM_HMAC_KEY"), ["STREAM_HMAC_KEY: nothing reads it. Did you mean STREAMS_HMAC_KEY?"]);
+    assert.deepEqual(said("TRUSTED_PROXYS"), ["TRUSTED_PROXYS: nothing reads it. Did you mean TRUSTED_PROXIES?"]);
+    assert.match(said("ISSUER_URL_FILE").join(), /only secrets are read from files\. Did you mean ISSUER_URL\?/);
+    assert.match(said("CARACAL_SPEED").join(), /^CARACAL_SPEED: nothing reads it/);
+    for (const foreign of ["PATH", "HOME", "NODE_OPTIONS", "KUBERNETES_SERVICE_HOST", "STS_PORT", "ZONE_KEK_FILE"]) {
+      assert.deepEqual(said(foreign), [], foreign);
+    }
+  });
+
+  it("names a broken MIGRATE_DATABASE_URL by its own name", async () => {
+    const env = {
+      CARACAL_ENV: "dev",
+      DATABASE_URL: "postgres://u@127.0.0.1:1/d",
+      MIGRATE_DATABASE_URL: "postgres://o@127.0.0.1:1/d",
+    };
+    const own = withOperatorDatabase(env, "test", async () => undefined);
+    await assert.rejects(own, /^StartupFault: MIGRATE_DATABASE_URL: the database can't be reached/);
+    const common = withOperatorDatabase({ ...env, MIGRATE_DATABASE_URL: "" }, "test", async () => undefined);
+    await assert.rejects(common, /^StartupFault: DATABASE_URL: the database can't be reached/);
   });
 
   it("reads durations with their unit and says what a wrong one should look like", () => {
