@@ -1,6 +1,7 @@
 /**
- * `npm test`: finds or starts the databases, then runs every test file, or those whose path begins with an argument
- * (`npm test -- test/sts`). Arguments with a dash go to node.
+ * `npm test`: finds or starts the databases, then runs every test file that is no long one (`*.long.test.ts`: kills,
+ * clusters, hostile tenants). `npm run test:long` (`--long`) runs the long ones. Arguments are beginnings of paths and
+ * choose among all files (`npm test -- test/sts`). Other arguments with a dash go to node.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -13,14 +14,16 @@ import { createTemplate, dropDatabase, SERVER_VARIABLE, TEMPLATE_VARIABLE } from
 const built = join(dirname(fileURLToPath(import.meta.url)), "..");
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
-/** Every test file under `dist/test`, in the order of their paths. */
-const testFiles = (wanted: readonly string[]): readonly string[] => {
+const isLong = (file: string): boolean => file.endsWith(".long.test.js");
+
+/** The test files under `dist/test`, in the order of their paths: the long or the fast ones, or those that are named. */
+const testFiles = (wanted: readonly string[], long: boolean): readonly string[] => {
   const root = join(built, "test");
   const all = readdirSync(root, { recursive: true, encoding: "utf8" })
     .filter((path) => path.endsWith(".test.js"))
     .map((path) => join(root, path))
     .sort();
-  if (wanted.length === 0) return all;
+  if (wanted.length === 0) return all.filter((file) => isLong(file) === long);
   const names = wanted.map((path) => path.replace(/^(\.\/)?(dist\/)?/, "").replace(/\.[jt]s$/, ""));
   return all.filter((file) => names.some((name) => relative(built, file).startsWith(name)));
 };
@@ -62,9 +65,13 @@ const install = (packages: readonly string[]): void => {
   };
   withoutServices(() => {
     apt("update");
-    apt("install", "--no-install-recommends", ...packages);
+    // One by one: what this system does not have keeps nothing else away.
+    for (const name of packages) apt("install", "--no-install-recommends", name);
   });
 };
+
+/** Some files test with these where they are there, and skip a part without them: a package, and what it brings. */
+const OPTIONAL: Readonly<Record<string, string>> = { pgbouncer: "/usr/sbin/pgbouncer" };
 
 type Databases = {
   readonly env: Readonly<Record<string, string>>;
@@ -76,7 +83,11 @@ const provide = async (): Promise<Databases> => {
   const given = process.env["TEST_DATABASE_URL"];
   const needsPostgres = (): boolean => given === undefined && findPostgresBin() === undefined;
   const needsRedis = (): boolean => process.env["TEST_REDIS_URL"] === undefined && findRedisServer() === undefined;
-  install([...(needsPostgres() ? ["postgresql"] : []), ...(needsRedis() ? ["redis-server"] : [])]);
+  install([
+    ...(needsPostgres() ? ["postgresql"] : []),
+    ...(needsRedis() ? ["redis-server"] : []),
+    ...Object.keys(OPTIONAL).filter((name) => !existsSync(OPTIONAL[name] ?? "")),
+  ]);
   const missing = [...(needsPostgres() ? ["PostgreSQL" as const] : []), ...(needsRedis() ? ["Redis" as const] : [])];
   if (needsPostgres()) return { env: {}, missing, close: async () => {} };
 
@@ -99,7 +110,8 @@ const FORWARDED = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const runTests = (files: readonly string[], flags: readonly string[], env: Databases["env"]): Promise<number> =>
   new Promise((resolve, reject) => {
     const reporter = flags.some((flag) => flag.startsWith("--test-reporter")) ? [] : ["--test-reporter=spec"];
-    const concurrency = `--test-concurrency=${availableParallelism()}`;
+    // A long one loads the machine by itself, and says what others still get of it: it runs alone.
+    const concurrency = `--test-concurrency=${files.some(isLong) ? 1 : availableParallelism()}`;
     const args = ["--enable-source-maps", "--test", concurrency, ...reporter, ...flags, ...files];
     const child = spawn(process.execPath, args, { stdio: "inherit", env: { ...process.env, ...env } });
     // A terminal's Ctrl-C reaches the child by itself; one sent to us alone must be passed on. Either way we outlive it.
@@ -110,11 +122,14 @@ const runTests = (files: readonly string[], flags: readonly string[], env: Datab
 
 const SUPPORT = { PostgreSQL: "test/support/postgres.js", Redis: "test/support/redis.js" } as const;
 
+const LONG = "--long";
+
 const main = async (): Promise<number> => {
   const args = process.argv.slice(2);
-  const flags = args.filter((arg) => arg.startsWith("-"));
+  const long = args.includes(LONG);
+  const flags = args.filter((arg) => arg.startsWith("-") && arg !== LONG);
   const wanted = args.filter((arg) => !arg.startsWith("-"));
-  const files = testFiles(wanted);
+  const files = testFiles(wanted, long);
   if (files.length === 0) {
     say(`no test file's path begins with ${wanted.join(" or ")}`);
     return 1;
@@ -124,10 +139,11 @@ const main = async (): Promise<number> => {
     const skipped = files.filter((file) => databases.missing.some((part) => imports(file, join(built, SUPPORT[part]))));
     for (const file of skipped) say(`skipped ${relative(built, file)}: there is no ${databases.missing.join(", no ")}`);
     const run = files.filter((file) => !skipped.includes(file));
+    const missing = databases.missing.length > 0;
+    if (missing) say(`not tested, for want of it: ${databases.missing.join(", ")} (${skipped.length} files skipped)`);
+    // Last, so that the output ends with node's summary.
     const code = run.length === 0 ? 0 : await runTests(run, flags, databases.env);
-    if (databases.missing.length === 0) return code;
-    say(`not tested, for want of it: ${databases.missing.join(", ")} (${skipped.length} files skipped)`);
-    return process.env["CI"] === "true" ? 1 : code;
+    return missing && process.env["CI"] === "true" ? 1 : code;
   } finally {
     await databases.close();
   }
