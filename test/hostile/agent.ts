@@ -1,22 +1,22 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import type { LedgerEvent } from "../../src/contracts/api-ledger.ts";
 import { callApi } from "../support/control-plane.ts";
 import { eventually } from "../support/eventually.ts";
-import { ALLOW, type Attack, type AttackerZone, breathe, type Client, type Field, flood, over } from "./attack.ts";
+import {
+  ALLOW,
+  type Attack,
+  type AttackerZone,
+  breathe,
+  type Client,
+  type Field,
+  flood,
+  over,
+  socketTo,
+} from "./attack.ts";
 
 /** What whoever holds one client's secret or token can do, or nothing but an address. */
-
-/** A socket of the attack's; it ends with it, and its errors are expected. */
-const socketTo = (field: Field, url: string): Socket => {
-  const { hostname, port } = new URL(url);
-  const socket = connect({ host: hostname, port: Number(port) });
-  socket.on("error", () => undefined);
-  socket.resume();
-  field.later(() => void socket.destroy());
-  return socket;
-};
 
 /** Writes the same bytes again and again, as fast as they are taken, until the signal or so many bytes. */
 const pump = (socket: Socket, bytes: Buffer, most: number, until: AbortSignal): Promise<void> =>

@@ -1,3 +1,4 @@
+import { connect, type Socket } from "node:net";
 import { setTimeout as wait } from "node:timers/promises";
 import type { ControlPlane } from "../support/control-plane.ts";
 
@@ -93,6 +94,16 @@ export const over = (until: AbortSignal): Promise<void> =>
     if (until.aborted) resolve();
     else until.addEventListener("abort", () => resolve(), { once: true });
   });
+
+/** A socket of the attack's; it ends with it, and its errors are expected. */
+export const socketTo = (field: Field, url: string): Socket => {
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port) });
+  socket.on("error", () => undefined);
+  socket.resume();
+  field.later(() => void socket.destroy());
+  return socket;
+};
 
 /** Between two questions of one who only looks: a look is no attack. */
 export const breathe = (ms: number): Promise<void> => wait(ms);

@@ -30,6 +30,8 @@ export type Suffered = {
   readonly lives: boolean;
   /** The most that the process held at once since the attack began. */
   readonly peak_mib: number;
+  /** How often the attacker's requests got which status; 0: none. */
+  readonly got: Readonly<Record<number, number>>;
   /** The attack's own expectations; undefined where they hold. */
   readonly unmet: unknown;
 };
@@ -43,12 +45,13 @@ const ATTACK_MS = 8_000;
 /** What a run has after its signal to end by itself. */
 const GRACE_MS = 5_000;
 const CALL_MS = 20_000;
+const COMPILER_MS = 40_000;
 const KNOWN_MS = 10_000;
 const SCOPES = ["tools:call"];
 
 const nothing: Got = { status: 0, headers: new Headers(), text: "" };
 
-const fetched = async (url: string, init: RequestInit): Promise<Got> => {
+const answerTo = async (url: string, init: RequestInit): Promise<Got> => {
   try {
     const answer = await fetch(url, { redirect: "manual", ...init });
     return { status: answer.status, headers: answer.headers, text: await answer.text() };
@@ -153,6 +156,13 @@ const build = async (
   const own = await bootstrapZone(url("api"), bootstrap_token, { slug: "innocent", name: "Innocent" });
   const own_api = createControlPlane(() => url("api"), own.zone_id, own.admin_token);
 
+  /** Of the attack that is under way. */
+  let got: Record<number, number> = {};
+  const fetched = async (address: string, init: RequestInit): Promise<Got> => {
+    const answer = await answerTo(address, init);
+    got[answer.status] = (got[answer.status] ?? 0) + 1;
+    return answer;
+  };
   const ask: Field["ask"] = (form, signal) =>
     fetched(`${url("sts")}/oauth/2/token`, {
       method: "POST",
@@ -198,7 +208,11 @@ const build = async (
       },
       async policy(...sources) {
         const members: string[] = [];
-        for (const source of sources) members.push((await api.createPolicy(`P ${randomUUID()}`, source)).id);
+        for (const source of sources) {
+          // The compiler may still be at an earlier attack's work.
+          const write = async (): Promise<string> => (await api.createPolicy(`P ${randomUUID()}`, source)).id;
+          members.push(await eventually(write, { timeout_ms: COMPILER_MS, every_ms: 500 }));
+        }
         await api.activate(`S ${randomUUID()}`, members);
       },
     };
@@ -278,6 +292,7 @@ const build = async (
         const assault = await attack.setUp(fieldOf(ends));
         await restore();
         forgetPeak(program.pid);
+        got = {};
         await innocent.start(target());
         const until = AbortSignal.timeout(ATTACK_MS);
         const late = new Promise<void>((resolve) => setTimeout(resolve, ATTACK_MS + GRACE_MS));
@@ -292,7 +307,7 @@ const build = async (
         } catch (error) {
           note(error);
         }
-        return { observed, lives, peak_mib, unmet };
+        return { observed, lives, peak_mib, got, unmet };
       } finally {
         for (const end of ends.toReversed()) await end();
       }

@@ -3,7 +3,7 @@ import { createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 import { eventually } from "../support/eventually.ts";
 import { openRaw } from "../support/raw-http.ts";
-import { ALLOW, type Assault, type Attack, type Field, flood, type Got } from "./attack.ts";
+import { ALLOW, type Assault, type Attack, type Field, flood, type Got, over, socketTo } from "./attack.ts";
 
 /** What whoever runs one upstream can do: anything at all on the connection that the Gateway makes. */
 
@@ -31,9 +31,15 @@ type Scene = {
   readonly zone_id: string;
 };
 
-/** A zone with one resource on an upstream that does `answer` with each connection, once a request's headers are there. */
+const WELL = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/**
+ * A zone with one resource on an upstream that does `answer` with each connection, once a request's headers are there.
+ * It behaves until the Gateway is seen to forward to it: an attack that nobody meets would prove nothing.
+ */
 const evilUpstream = async (field: Field, answer: (socket: Socket, path: string) => void): Promise<Scene> => {
   const sockets = new Set<Socket>();
+  let well = true;
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => undefined);
@@ -44,7 +50,8 @@ const evilUpstream = async (field: Field, answer: (socket: Socket, path: string)
       if (!seen.includes(HEAD_END)) return;
       const path = seen.split(" ")[1] ?? "/";
       seen = "";
-      answer(socket, path);
+      if (well) socket.write(WELL);
+      else answer(socket, path);
     });
   });
   await new Promise<void>((resolve) => server.listen({ host: "127.0.0.1", port: 0 }, resolve));
@@ -57,6 +64,14 @@ const evilUpstream = async (field: Field, answer: (socket: Socket, path: string)
   const { id, identifier } = await zone.resource(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
   const client = await zone.client();
   const token = await eventually(() => client.token(), { timeout_ms: 10_000, every_ms: 250 });
+  await eventually(
+    async () => {
+      const got = await field.call(token, identifier);
+      assert.equal(got.status, 200, got.text);
+    },
+    { timeout_ms: 10_000, every_ms: 100 },
+  );
+  well = false;
   return { token, resource: identifier, resource_id: id, zone_id: zone.id };
 };
 
@@ -73,7 +88,28 @@ const callers = (field: Field, scene: Scene, at_once: number, expect?: (got: rea
   };
 };
 
-const pouring = (name: string, at_once: number, head: string, piece: string, times = Infinity): Attack => ({
+const CONNECTIONS = 8;
+
+/**
+ * Clients of the attacker's own on bare sockets, so that theirs is the least work: every other one reads as fast as it
+ * can, the rest never reads. Who has ended comes again.
+ */
+const bareCallers = (field: Field, scene: Scene): Assault => {
+  const request = `GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${scene.token}\r\nX-Caracal-Resource: ${scene.resource}\r\n\r\n`;
+  return {
+    run: (until) =>
+      flood(until, CONNECTIONS, async (turn) => {
+        const socket = socketTo(field, field.gateway_url);
+        if (turn % 2 === 0) socket.pause();
+        socket.write(request);
+        const gone = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+        await Promise.race([gone, over(until)]);
+        socket.destroy();
+      }),
+  };
+};
+
+const pouring = (name: string, head: string, piece: string, times = Infinity): Attack => ({
   name,
   async setUp(field) {
     const bytes = Buffer.from(piece);
@@ -81,14 +117,13 @@ const pouring = (name: string, at_once: number, head: string, piece: string, tim
       socket.write(head);
       pour(socket, bytes, times);
     });
-    return callers(field, scene, at_once);
+    return bareCallers(field, scene);
   },
 });
 
 const interim = [102, 103].map((status) =>
   pouring(
     `interim answers (${status}) of an upstream without end`,
-    4,
     "",
     `HTTP/1.1 ${status} Interim\r\nLink: </style.css>; rel=preload\r\n\r\n`.repeat(512),
   ),
@@ -96,7 +131,6 @@ const interim = [102, 103].map((status) =>
 
 const tinyChunks = pouring(
   "answers of 12 MB in chunks of one byte",
-  4,
   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
   "1\r\nx\r\n".repeat(16_384),
   (12 * 1_024 * 1_024) / 16_384,
@@ -104,7 +138,6 @@ const tinyChunks = pouring(
 
 const endlessHeaders = pouring(
   "answers whose headers never end",
-  16,
   "HTTP/1.1 200 OK\r\n",
   `X-More: ${"x".repeat(1_000)}\r\n`.repeat(16),
 );
