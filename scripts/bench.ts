@@ -2,6 +2,7 @@
  * `npm run bench`: what the program costs on this machine, against the bare parts that it can't be faster than.
  *
  *   npm run bench -- [--quick] [--profile] [--json FILE] [--only throughput,exchange,latency,revocation]
+ *   npm run bench -- --hostile [--json FILE]: how much longer an innocent zone waits under each attack of test/hostile
  *
  * Everything is private and on loopback: PostgreSQL, Redis (appendonly, synced every second), the upstream, the load. The
  * measurements alternate in short rounds, so that what else the machine does meets all of them: a machine that is shared may be
@@ -15,6 +16,7 @@ import { startPostgresServer, startRedisServer } from "../test/support/provision
 import { cpuOf } from "./bench/cpu.ts";
 import type { ExchangeLoad } from "./bench/exchange-load.ts";
 import type { InProcess, InProcessResult } from "./bench/exchange-in-process.ts";
+import { harmReport, measureHarm } from "./bench/hostile.ts";
 import { type Instance, type Layout, MEMORY_FLAGS, type Shared, startInstance } from "./bench/instance.ts";
 import { LOAD_PROGRAM, measureLoad } from "./bench/load.ts";
 import type { OpenLoop } from "./bench/open-loop.ts";
@@ -58,6 +60,7 @@ type Options = {
   readonly profile_dir: string | undefined;
   readonly json: string | undefined;
   readonly only: readonly Measurement[];
+  readonly hostile: boolean;
 };
 
 /** Exchanges under way at once, and callers while the program warms up. */
@@ -74,7 +77,7 @@ const valueOf = (args: readonly string[], name: string): string | undefined => {
   return value;
 };
 
-const KNOWN = new Set(["--quick", "--profile", "--json", "--only"]);
+const KNOWN = new Set(["--hostile", "--quick", "--profile", "--json", "--only"]);
 
 const readOptions = (args: readonly string[]): Options => {
   const unknown = args.find((arg) => arg.startsWith("-") && !KNOWN.has(arg));
@@ -91,6 +94,7 @@ const readOptions = (args: readonly string[]): Options => {
     profile_dir: args.includes("--profile") ? resolve("bench-profile") : undefined,
     json: valueOf(args, "--json"),
     only: MEASUREMENTS.filter((one) => only.includes(one)),
+    hostile: args.includes("--hostile"),
   };
 };
 
@@ -324,12 +328,24 @@ const run = async (options: Options): Promise<void> => {
   if (options.profile_dir !== undefined) say(`CPU profiles: ${options.profile_dir}`);
 };
 
+const runHostile = async ({ json }: Options): Promise<void> => {
+  const postgres = await startPostgresServer();
+  try {
+    const harms = await measureHarm(`postgres://postgres@127.0.0.1:${postgres.port}/postgres?sslmode=disable`, say);
+    process.stdout.write(`milliseconds of an innocent zone's requests\n\n${harmReport(harms)}\n`);
+    if (json !== undefined) writeFileSync(json, `${JSON.stringify({ harms }, null, 2)}\n`);
+  } finally {
+    await postgres.close();
+  }
+};
+
 const part = process.argv[2]?.match(/^--part=(.*)$/)?.[1];
 if (part !== undefined) {
   await (await PARTS[part]?.())?.run();
 } else {
   try {
-    await run(readOptions(process.argv.slice(2)));
+    const options = readOptions(process.argv.slice(2));
+    await (options.hostile ? runHostile(options) : run(options));
   } catch (error) {
     say(error instanceof Error ? error.message : String(error));
     process.exitCode = 1;

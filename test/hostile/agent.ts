@@ -248,6 +248,31 @@ const slowUploads = slowly("400 uploads that never end", async (field) => {
   };
 });
 
+const HANDSHAKES = 400;
+/** A handshake that goes on for longer than headers may is let go. */
+const HANDSHAKE_MS = 20_000;
+
+const slowHandshakes: Attack = {
+  name: "400 TLS handshakes that never end",
+  impossible: (field) => (field.gateway_url.startsWith("https:") ? undefined : "needs TLS"),
+  async setUp(field) {
+    const open = new Set<Socket>();
+    return {
+      async run(until) {
+        for (let i = 0; i < HANDSHAKES; i += 1) {
+          const socket = socketTo(field, field.gateway_url);
+          open.add(socket);
+          socket.once("close", () => open.delete(socket));
+          socket.write(Buffer.from([0x16, 0x03, 0x01, 0x01, 0x00])); // the head of a ClientHello
+        }
+        await over(until);
+      },
+      expect: () =>
+        eventually(() => assert.equal(open.size, 0, "handshakes are still held"), { timeout_ms: HANDSHAKE_MS }),
+    };
+  },
+};
+
 const GRANT_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
 
@@ -326,6 +351,9 @@ const otherResourcesScopes: Attack = {
     };
   },
 };
+
+/** Of the handshake itself: only where the program serves TLS. */
+export const TLS_ATTACKS: readonly Attack[] = [slowHandshakes];
 
 export const AGENT_ATTACKS: readonly Attack[] = [
   revokedToken,

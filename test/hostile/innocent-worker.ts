@@ -1,6 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { parentPort } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
+import { trustCa } from "../support/trust.ts";
 import type { InnocentTarget, Observed } from "./innocent.ts";
 
 /**
@@ -13,6 +14,9 @@ const CALLS_PER_S = 50;
 const TOKEN_EACH = 25;
 const HEALTH_EACH = 10;
 const UNANSWERED_MS = 10_000;
+
+const ca = workerData as string | undefined;
+if (ca !== undefined) trustCa(ca);
 
 /** `/open` never ends: an attacker's zone may name this upstream, too. */
 const upstream = createServer((request, response) => {

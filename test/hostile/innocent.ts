@@ -22,10 +22,10 @@ export type Innocent = {
   close(): Promise<void>;
 };
 
-/** Starts the thread of the innocent zone's agent and upstream. */
-export const startInnocent = async (): Promise<Innocent> => {
+/** Starts the thread of the innocent zone's agent and upstream. `ca`: of the certificates that the program serves with. */
+export const startInnocent = async (ca: string | undefined): Promise<Innocent> => {
   const here = fileURLToPath(import.meta.url);
-  const worker = new Worker(new URL(`./innocent-worker${extname(here)}`, import.meta.url));
+  const worker = new Worker(new URL(`./innocent-worker${extname(here)}`, import.meta.url), { workerData: ca });
   const next = async <T>(): Promise<T> => ((await once(worker, "message")) as [T])[0];
   const { port } = await next<{ readonly port: number }>();
   return {

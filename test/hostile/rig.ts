@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { bootstrapZone, callApi, createControlPlane } from "../support/control-plane.ts";
 import { eventually } from "../support/eventually.ts";
+import { makeCertificates } from "../support/certificates.ts";
+import { trustCa } from "../support/trust.ts";
 import { createTestDatabase } from "../support/postgres.ts";
 import { MAIN, type Program, runToEnd, startProgram } from "../support/program.ts";
 import { alive } from "../support/provision.ts";
@@ -39,6 +41,8 @@ export type Suffered = {
 export type RigOptions = {
   /** `embedded`: the database and the streams in the process; then the attacker has one zone for all attacks. */
   readonly storage: "servers" | "embedded";
+  /** Every role serves TLS. */
+  readonly tls?: boolean;
 };
 
 const ATTACK_MS = 8_000;
@@ -60,10 +64,11 @@ const answerTo = async (url: string, init: RequestInit): Promise<Got> => {
   }
 };
 
-const bounded = (signal: AbortSignal | null | undefined): AbortSignal =>
-  signal == null ? AbortSignal.timeout(CALL_MS) : AbortSignal.any([signal, AbortSignal.timeout(CALL_MS)]);
+const bounded = (signal?: AbortSignal): AbortSignal =>
+  signal === undefined ? AbortSignal.timeout(CALL_MS) : AbortSignal.any([signal, AbortSignal.timeout(CALL_MS)]);
 
-const NAME_SERVER = "127.0.0.9";
+/** Of this process alone: another may run the same tests. */
+const NAME_SERVER = `127.9.${process.pid % 250}.${1 + (Math.floor(process.pid / 250) % 250)}`;
 
 /**
  * A name server that never answers, and the way to start the program so that it asks it: in a mount namespace of its own
@@ -136,7 +141,17 @@ const build = async (
     env["DATABASE_URL"] = database.url;
     env["REDIS_URL"] = redis.url;
   }
-  const innocent = await startInnocent();
+  let ca: string | undefined;
+  if (options.tls === true) {
+    const certificates = makeCertificates();
+    closers.push(() => certificates.close());
+    ({ ca } = certificates);
+    trustCa(ca);
+    env["TLS_CERT_FILE"] = certificates.cert_file;
+    env["TLS_KEY_FILE"] = certificates.key_file;
+    env["NODE_EXTRA_CA_CERTS"] = certificates.ca_file;
+  }
+  const innocent = await startInnocent(ca);
   closers.push(() => innocent.close());
   const names = await hangingNames();
   if (names !== undefined) closers.push(() => names.close());
@@ -272,7 +287,7 @@ const build = async (
   const restore = async (): Promise<void> => {
     const well =
       alive(program.pid) && (await eventually(works, { timeout_ms: 20_000, every_ms: 250 }).catch(() => false));
-    if (well === true) return;
+    if (well) return;
     if (alive(program.pid)) await program.kill();
     await program.start();
     await eventually(works, { timeout_ms: 30_000, every_ms: 250 });

@@ -17,7 +17,12 @@ result := {"decision": "allow", "evaluation_status": "complete", "determining_po
 }
 `;
 
-/** Never comes to an end within any budget: each evaluation fails, and its instance is spent. */
+/** Ends in a conflict whatever it is asked: each evaluation fails, and its instance is spent. */
+const FAILING = `${complete("answer > 0")}
+answer := 1 if input.principal.zone_id
+answer := 2 if input.principal.id
+`;
+/** Comes to no end within any budget. */
 const ENDLESS = complete(
   "count([1 | some i in numbers.range(1, 100000); some j in numbers.range(1, i); i * j == -1]) == 0",
 );
@@ -84,12 +89,12 @@ const innocentToken = async (field: Field): Promise<string> => {
   return (JSON.parse(asked.text) as { readonly access_token: string }).access_token;
 };
 
-const failingMembers: Attack = {
-  name: "256 members that always fail, 16 resources a request, and two clients",
+const members = (name: string, source: string): Attack => ({
+  name,
   impossible: withoutServers,
   async setUp(field) {
     const zone = await field.zone();
-    const version = await zone.api.createPolicy("Endless", ENDLESS);
+    const version = await zone.api.createPolicy("Member", source);
     const clients = [await zone.client(), await zone.client()];
     const resources: string[] = [];
     for (let i = 0; i < RESOURCES; i += 1) resources.push((await zone.resource("http://127.0.0.1:9/")).identifier);
@@ -102,7 +107,10 @@ const failingMembers: Attack = {
         }),
     };
   },
-};
+});
+
+const failingMembers = members("two clients, 16 resources a request, and 256 members that always fail", FAILING);
+const endlessMembers = members("two clients, 16 resources a request, and 256 members without an end", ENDLESS);
 
 const wholeBudget: Attack = {
   name: "calls whose policy takes nearly its whole budget",
@@ -131,7 +139,7 @@ const wholeBudget: Attack = {
 };
 
 const MANY_RESOURCES = 6_500;
-const LONG = "x".repeat(1_900);
+const LONG = "x".repeat(2_020);
 
 const manyResources: Attack = {
   name: "thousands of long resources in one zone",
@@ -140,7 +148,7 @@ const manyResources: Attack = {
     const zone = await field.zone();
     let refused: { readonly status: number; readonly body: unknown } | undefined;
     const make = async (): Promise<number> => {
-      const identifier = `resource://${randomUUID()}/${"i".repeat(400)}`;
+      const identifier = `resource://${randomUUID()}/${"i".repeat(440)}`;
       const body = { identifier, name: "R", upstream_url: `http://127.0.0.1:9/${LONG}`, scopes: [] };
       const made = await callApi(field.api_url, zone.admin_token, "POST", `/v1/zones/${zone.id}/resources`, body);
       if (made.status !== 201) refused ??= made;
@@ -343,6 +351,7 @@ const manyAdminTokens: Attack = {
 
 export const ZONE_ADMIN_ATTACKS: readonly Attack[] = [
   failingMembers,
+  endlessMembers,
   wholeBudget,
   manyResources,
   compileBombs,
