@@ -106,6 +106,8 @@ result := {"decision": "allow", "evaluation_status": "complete", "determining_po
 }
 `;
 
+const SLASHES_BEFORE = 20;
+
 const manySlashes: Attack = {
   name: "paths of 4 000 slashes for an ordinary rule on paths",
   async setUp(field) {
@@ -114,14 +116,17 @@ const manySlashes: Attack = {
     const neighbours_token = await neighbour.token();
     assert.equal((await field.call(neighbours_token, resource, { path: "/a/b" })).status, 200);
     const statuses: number[] = [];
+    let before = SLASHES_BEFORE;
     const path = "/a".repeat(4_000);
     return {
       async run(until) {
         const attack = flood(until, 4, async () => {
           await field.call(token, resource, { path, signal: until });
+          before -= 1;
         });
         const other = flood(until, 1, async () => {
-          statuses.push((await field.call(neighbours_token, resource, { path: "/a/b" })).status);
+          // Not in between: a call that succeeds would hide what the failures before it did.
+          if (before <= 0) statuses.push((await field.call(neighbours_token, resource, { path: "/a/b" })).status);
           await breathe(50);
         });
         await Promise.all([attack, other]);
@@ -298,8 +303,7 @@ const otherCalls: Attack = {
           if (access_token === undefined) return;
           const other = turn % 2 === 0 ? { path: "/delete" } : { path: "/read", method: "DELETE" };
           const { status, text } = await field.call(access_token, resource, other);
-          if (status !== 429)
-            answers.push(`${status} ${(JSON.parse(text || "{}") as { readonly error?: string }).error}`);
+          if (status !== 429) answers.push(`${status} ${text.slice(0, 80)}`);
         }),
       async expect() {
         assert.ok(answers.length > 0);

@@ -3,7 +3,7 @@ import { createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 import { eventually } from "../support/eventually.ts";
 import { openRaw } from "../support/raw-http.ts";
-import { ALLOW, type Assault, type Attack, type Field, flood, type Got, over, socketTo } from "./attack.ts";
+import { ALLOW, type Assault, type Attack, breathe, type Field, flood, type Got, over, socketTo } from "./attack.ts";
 
 /** What whoever runs one upstream can do: anything at all on the connection that the Gateway makes. */
 
@@ -89,13 +89,16 @@ const callers = (field: Field, scene: Scene, at_once: number, expect?: (got: rea
 };
 
 const CONNECTIONS = 8;
+/** How long a client waits that does not read, and how much longer one that does. */
+const NOT_READ_MS = 2_000;
+const READ_MS = 10_000;
 
 /**
  * Clients of the attacker's own on bare sockets, so that theirs is the least work: every other one reads as fast as it
  * can, the rest never reads. Who has ended comes again.
  */
 const bareCallers = (field: Field, scene: Scene): Assault => {
-  const request = `GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${scene.token}\r\nX-Caracal-Resource: ${scene.resource}\r\n\r\n`;
+  const request = `GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${scene.token}\r\nX-Caracal-Resource: ${scene.resource}\r\nConnection: close\r\n\r\n`;
   return {
     run: (until) =>
       flood(until, CONNECTIONS, async (turn) => {
@@ -103,7 +106,7 @@ const bareCallers = (field: Field, scene: Scene): Assault => {
         if (turn % 2 === 0) socket.pause();
         socket.write(request);
         const gone = new Promise<void>((resolve) => socket.once("close", () => resolve()));
-        await Promise.race([gone, over(until)]);
+        await Promise.race([gone, over(until), breathe(NOT_READ_MS + (turn % 2) * READ_MS)]);
         socket.destroy();
       }),
   };
