@@ -354,8 +354,9 @@ export const ZONE_ADMIN_ATTACKS: readonly Attack[] = [
   endlessMembers,
   wholeBudget,
   manyResources,
-  compileBombs,
   hangingNames,
   manyZones,
   manyAdminTokens,
+  // Last: where it succeeds, whoever comes after waits for the compiler.
+  compileBombs,
 ];
