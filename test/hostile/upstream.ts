@@ -3,7 +3,7 @@ import { createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 import { eventually } from "../support/eventually.ts";
 import { openRaw } from "../support/raw-http.ts";
-import { ALLOW, type Assault, type Attack, breathe, type Field, flood, type Got, over, socketTo } from "./attack.ts";
+import { ALLOW, type Assault, type Attack, type Field, flood, type Got, over, socketTo } from "./attack.ts";
 
 /** What whoever runs one upstream can do: anything at all on the connection that the Gateway makes. */
 
@@ -89,9 +89,6 @@ const callers = (field: Field, scene: Scene, at_once: number, expect?: (got: rea
 };
 
 const CONNECTIONS = 8;
-/** How long a client waits that does not read, and how much longer one that does. */
-const NOT_READ_MS = 2_000;
-const READ_MS = 10_000;
 
 /**
  * Clients of the attacker's own on bare sockets, so that theirs is the least work: every other one reads as fast as it
@@ -106,7 +103,7 @@ const bareCallers = (field: Field, scene: Scene): Assault => {
         if (turn % 2 === 0) socket.pause();
         socket.write(request);
         const gone = new Promise<void>((resolve) => socket.once("close", () => resolve()));
-        await Promise.race([gone, over(until), breathe(NOT_READ_MS + (turn % 2) * READ_MS)]);
+        await Promise.race([gone, over(until)]);
         socket.destroy();
       }),
   };
