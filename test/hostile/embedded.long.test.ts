@@ -3,6 +3,6 @@ import { describeAttacks } from "./suite.ts";
 import { ZONE_ADMIN_ATTACKS } from "./zone-admin.ts";
 
 describeAttacks("attackers of the program that embeds all", { storage: "embedded" }, [
-  ...ZONE_ADMIN_ATTACKS,
   ...AGENT_ATTACKS,
+  ...ZONE_ADMIN_ATTACKS,
 ]);
