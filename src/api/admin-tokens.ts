@@ -5,6 +5,7 @@ import type { Database, Transaction } from "../ports/database.ts";
 import { type Caller, systemCaller } from "./caller.ts";
 import { createChange } from "./change.ts";
 import { bootstrapUsed, missing, unusable } from "./faults.ts";
+import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { listAdminAudit } from "./store/admin-audit.ts";
 import {
@@ -16,7 +17,7 @@ import {
   revokeAdminToken,
 } from "./store/admin-tokens.ts";
 import { tokenHash, weaknessOf } from "./token-strength.ts";
-import { newZone, requireHeldZone } from "./zones.ts";
+import { newZone } from "./zones.ts";
 
 /** Known by its look, so that scanners of repositories and logs find one that leaked. */
 const newToken = (): string => `caracal_admin_${randomSecret()}`;

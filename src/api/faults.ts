@@ -1,5 +1,6 @@
 import { Problem } from "../kernel/problem.ts";
 import { isUniqueViolation } from "../ports/database.ts";
+import type { Dependent } from "./store/things.ts";
 
 /** What does not exist, is archived, or is another zone's: one answer, so that ids of other zones can't be probed. */
 export const missing = (what: string): Problem => new Problem(404, "not_found", `There is no such ${what} here.`);
@@ -15,6 +16,19 @@ export const taken = (field: string, of: string): Problem =>
   new Problem(409, `${field}_taken`, `Another ${of} has this ${field}; choose another one.`, {
     issues: [{ path: field, message: `is taken by another ${of}` }],
   });
+
+/** `If-Match` names another revision than the one that is there: what the caller would overwrite, it has not seen. */
+export const lostUpdate = (revision: number): Problem =>
+  new Problem(412, "precondition_failed", `This was changed meanwhile; read it again. Its ETag is now "${revision}".`);
+
+/** What others refer to stays. `diagnostics` name them. */
+export const inUse = (what: string, dependents: readonly Dependent[]): Problem =>
+  new Problem(
+    409,
+    "in_use",
+    `This ${what} can't be archived while others depend on it: ${[...new Set(dependents.map(({ kind }) => kind))].join(", ")}; see diagnostics.`,
+    { diagnostics: dependents },
+  );
 
 export const bootstrapUsed = (): Problem =>
   new Problem(

@@ -8,7 +8,9 @@ import type { Metrics } from "../kernel/metrics.ts";
 import { worker } from "../kernel/service.ts";
 import { createAdmit } from "./admit.ts";
 import { createControlPlane } from "./control-plane.ts";
+import { onceOf } from "./idempotency.ts";
 import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
+import { deleteOldKeys } from "./store/idempotency.ts";
 import { deleteEndedSessions } from "./store/sessions.ts";
 import { tokenHash } from "./token-strength.ts";
 
@@ -16,9 +18,10 @@ export { createGlobalToken } from "./admin-tokens.ts";
 export { systemCaller } from "./caller.ts";
 export type { ControlPlane } from "./parts.ts";
 
-/** Sessions that ended long ago are forgotten: so many at most a round. */
+/** Sessions that ended long ago and old idempotency keys are forgotten: so many at most a round. */
 const SWEEP_MS = 60_000;
 const SWEEP_SESSIONS = 5_000;
+const SWEEP_KEYS = 5_000;
 
 export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly log: Log; readonly metrics: Metrics };
 
@@ -40,18 +43,20 @@ export const createApi = (deps: ApiDeps): ApiRole => {
       endpoints: apiEndpoints,
       handlers: control_plane,
       admit: createAdmit({ db, bootstrap_hash, log }),
+      refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
       max_body_bytes: MAX_API_BODY_BYTES,
       log,
       onAnswer: (status) => answers.inc(String(status)),
     }),
     services: [
       worker({
-        name: "api-ended-sessions",
+        name: "api-upkeep",
         every_ms: SWEEP_MS,
         tick: async () => {
           await deleteEndedSessions(db.sql, SWEEP_SESSIONS);
+          await deleteOldKeys(db.sql, SWEEP_KEYS);
         },
-        onError: (error) => log.warn({ err: error }, "ended sessions can't be forgotten"),
+        onError: (error) => log.warn({ err: error }, "ended sessions and old idempotency keys can't be forgotten"),
       }),
     ],
     ready: [databaseReachable(db)],

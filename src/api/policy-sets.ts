@@ -5,8 +5,8 @@ import { lengthPrefixed } from "../kernel/canonical.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import { type Issue, Problem } from "../kernel/problem.ts";
 import { missing, unusable } from "./faults.ts";
+import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { archiveNamed, findNamed, insertNamed, listNamed, lockNamed, renameNamed } from "./store/named.ts";
 import {
   activate,
   archivedMembers,
@@ -16,7 +16,8 @@ import {
   listPolicySetVersions,
   usablePolicyVersions,
 } from "./store/policy-sets.ts";
-import { requireHeldZone } from "./zones.ts";
+import { findThing, lockThing } from "./store/things.ts";
+import { thingVerbs } from "./things.ts";
 
 type SetOperation = Extract<keyof typeof policyEndpoints, `${string}PolicySet${string}` | "getActivation">;
 
@@ -26,109 +27,96 @@ const manifestSha = (members: readonly { readonly id: string; readonly source_sh
     .update(lengthPrefixed(members.flatMap((member) => [member.id, member.source_sha256])))
     .digest("hex");
 
-export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOperation> => ({
-  listPolicySets: ({ params, query }) => listNamed(db.sql, "policy_sets", params.zone_id, query),
-
-  createPolicySet: ({ caller, params: { zone_id }, body }) =>
-    change(caller, async (tx) => {
-      await requireHeldZone(tx, zone_id);
-      const set = await insertNamed(tx, "policy_sets", zone_id, uuidv7(), body.name);
-      return { result: set, entry: { action: "policy_set.create", zone_id, object_id: set.id, detail: body } };
-    }),
-
-  getPolicySet: async ({ params }) => {
-    const set = await findNamed(db.sql, "policy_sets", params.zone_id, params.id);
-    if (set === undefined) throw missing("policy set");
-    return set;
-  },
-
-  updatePolicySet: ({ caller, params: { zone_id, id }, body }) =>
-    change(caller, async (tx) => {
-      const set = await renameNamed(tx, "policy_sets", zone_id, id, body.name);
-      if (set === undefined) throw missing("policy set");
-      return { result: set, entry: { action: "policy_set.update", zone_id, object_id: id, detail: body } };
-    }),
-
-  archivePolicySet: ({ caller, params: { zone_id, id } }) =>
-    change(caller, async (tx) => {
-      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
-      if ((await findActivation(tx, zone_id, id)) !== undefined) {
-        throw new Problem(
-          409,
-          "policy_set_is_active",
-          "This policy set is the zone's active one; activate another one first.",
-        );
-      }
-      await archiveNamed(tx, "policy_sets", zone_id, id);
-      return { result: undefined, entry: { action: "policy_set.archive", zone_id, object_id: id } };
-    }),
-
-  listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
-    if ((await findNamed(db.sql, "policy_sets", zone_id, id)) === undefined) throw missing("policy set");
-    return listPolicySetVersions(db.sql, zone_id, id, query);
-  },
-
-  createPolicySetVersion: ({ caller, params: { zone_id, id }, body: { entries } }) =>
-    change(caller, async (tx) => {
-      await requireHeldZone(tx, zone_id);
-      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
-      const ids = entries.map((entry) => entry.policy_version_id);
-      const sources = await usablePolicyVersions(tx, zone_id, ids);
-      const members = ids.map((version_id) => ({ id: version_id, source_sha256: sources.get(version_id) }));
-      const issues = members.flatMap(({ source_sha256 }, i): Issue[] =>
-        source_sha256 === undefined
-          ? [
-              {
-                path: `entries.${i}.policy_version_id`,
-                message: "names no version of a policy of this zone that is not archived",
-              },
-            ]
-          : [],
+export const policySetVerbs = (parts: Parts): Pick<ControlPlane, SetOperation> => {
+  const { db, change } = parts;
+  const sets = thingVerbs(parts, "policy_set", {
+    checkArchive: async (tx, { zone_id, id }) => {
+      if ((await findActivation(tx, zone_id, id)) === undefined) return;
+      throw new Problem(
+        409,
+        "policy_set_is_active",
+        "This policy set is the zone's active one; activate another one first.",
       );
-      if (issues.length > 0) {
-        throw new Problem(400, "invalid_body", "The request's body is not what this operation takes; see issues.", {
-          issues,
-        });
-      }
-      const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
-      const version = await insertPolicySetVersion(tx, { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha }, ids);
-      const detail = { policy_set_id: id, version: version.version, manifest_sha };
-      return {
-        result: version,
-        entry: { action: "policy_set_version.create", zone_id, object_id: version.id, detail },
-      };
-    }),
+    },
+  });
+  return {
+    listPolicySets: sets.list,
+    createPolicySet: sets.create,
+    getPolicySet: sets.get,
+    updatePolicySet: sets.update,
+    archivePolicySet: sets.archive,
 
-  getPolicySetVersion: async ({ params: { zone_id, id, version_id } }) => {
-    const version = await findPolicySetVersion(db.sql, zone_id, id, version_id);
-    if (version === undefined) throw missing("policy set version");
-    return version;
-  },
+    listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
+      if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+      return listPolicySetVersions(db.sql, zone_id, id, query);
+    },
 
-  activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
-    change(caller, async (tx) => {
-      await requireHeldZone(tx, zone_id);
-      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
-      const archived = await archivedMembers(tx, zone_id, id, version_id);
-      if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
-      if (archived.length > 0) {
-        throw new Problem(
-          409,
-          "policy_archived",
-          `A policy of this version is archived (${archived[0]}); make a version without it.`,
+    createPolicySetVersion: ({ caller, params: { zone_id, id }, body: { entries } }) =>
+      change(caller, async (tx) => {
+        await requireHeldZone(tx, zone_id);
+        if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+        const ids = entries.map((entry) => entry.policy_version_id);
+        const sources = await usablePolicyVersions(tx, zone_id, ids);
+        const members = ids.map((version_id) => ({ id: version_id, source_sha256: sources.get(version_id) }));
+        const issues = members.flatMap(({ source_sha256 }, i): Issue[] =>
+          source_sha256 === undefined
+            ? [
+                {
+                  path: `entries.${i}.policy_version_id`,
+                  message: "names no version of a policy of this zone that is not archived",
+                },
+              ]
+            : [],
         );
-      }
-      const activation = await activate(tx, zone_id, id, version_id);
-      const detail = { version_id, manifest_sha: activation.manifest_sha };
-      return {
-        result: activation,
-        entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
-        announce: [{ stream: STREAMS.policy, zone_id, kind: "activation", id: version_id }],
-      };
-    }),
+        if (issues.length > 0) {
+          throw new Problem(400, "invalid_body", "The request's body is not what this operation takes; see issues.", {
+            issues,
+          });
+        }
+        const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
+        const version = await insertPolicySetVersion(
+          tx,
+          { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha },
+          ids,
+        );
+        const detail = { policy_set_id: id, version: version.version, manifest_sha };
+        return {
+          result: version,
+          entry: { action: "policy_set_version.create", zone_id, object_id: version.id, detail },
+        };
+      }),
 
-  getActivation: async ({ params: { zone_id, id } }) => {
-    if ((await findNamed(db.sql, "policy_sets", zone_id, id)) === undefined) throw missing("policy set");
-    return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
-  },
-});
+    getPolicySetVersion: async ({ params: { zone_id, id, version_id } }) => {
+      const version = await findPolicySetVersion(db.sql, zone_id, id, version_id);
+      if (version === undefined) throw missing("policy set version");
+      return version;
+    },
+
+    activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
+      change(caller, async (tx) => {
+        await requireHeldZone(tx, zone_id);
+        if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+        const archived = await archivedMembers(tx, zone_id, id, version_id);
+        if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
+        if (archived.length > 0) {
+          throw new Problem(
+            409,
+            "policy_archived",
+            `A policy of this version is archived (${archived[0]}); make a version without it.`,
+          );
+        }
+        const activation = await activate(tx, zone_id, id, version_id);
+        const detail = { version_id, manifest_sha: activation.manifest_sha };
+        return {
+          result: activation,
+          entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
+          announce: [{ stream: STREAMS.policy, zone_id, kind: "activation", id: version_id }],
+        };
+      }),
+
+    getActivation: async ({ params: { zone_id, id } }) => {
+      if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+      return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
+    },
+  };
+};

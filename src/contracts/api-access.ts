@@ -14,4 +14,6 @@ export type ApiEndpoint = Endpoint & {
   readonly reach: Reach;
   readonly access: "read" | "write";
   readonly archived_too?: true;
+  /** Fields of the answer that are secrets: a request that is answered again by its `Idempotency-Key` is without them. */
+  readonly shown_once?: readonly string[];
 };

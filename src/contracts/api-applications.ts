@@ -9,10 +9,9 @@ import {
   pageOf,
   ScopesSchema,
   TextsSchema,
-  TimeSchema,
   ZoneItemParamsSchema,
-  ZoneParamsSchema,
 } from "./api-fields.ts";
+import { thingEndpoints, thingFields } from "./api-thing.ts";
 
 const MAX_TRAITS = 64;
 
@@ -43,16 +42,13 @@ const RateLimitSchema = v.nullable(
 const KindSchema = v.picklist(["confidential", "public"]);
 
 export const ApplicationSchema = v.object({
-  id: v.string(),
-  zone_id: v.string(),
+  ...thingFields,
   name: v.string(),
   kind: KindSchema,
   scopes: TextsSchema,
   traits: TextsSchema,
   /** null: the deployment's limit. */
   rate_limit_per_minute: v.nullable(v.number()),
-  created_at: TimeSchema,
-  updated_at: TimeSchema,
 });
 export type Application = v.InferOutput<typeof ApplicationSchema>;
 
@@ -67,7 +63,6 @@ const NewApplicationSchema = v.strictObject({
   traits: v.optional(TraitsSchema, []),
   rate_limit_per_minute: v.optional(RateLimitSchema, null),
 });
-export type NewApplication = v.InferOutput<typeof NewApplicationSchema>;
 
 const ApplicationChangesSchema = changesOf({
   name: NameSchema,
@@ -75,67 +70,35 @@ const ApplicationChangesSchema = changesOf({
   traits: TraitsSchema,
   rate_limit_per_minute: RateLimitSchema,
 });
-export type ApplicationChanges = v.InferOutput<typeof ApplicationChangesSchema>;
 
 const NewSecretSchema = v.object({ id: v.string(), client_secret: v.string() });
 
+const ApplicationQuerySchema = v.strictObject({
+  ...PageQuerySchema.entries,
+  name: v.optional(NameSchema),
+  kind: v.optional(KindSchema),
+});
+
+const thing = thingEndpoints({
+  path: "applications",
+  one: "application",
+  many: "applications",
+  makes: "Register an application; its secret is shown once",
+  archives: "Archive an application and end its sessions",
+  item: ApplicationSchema,
+  made: CreatedApplicationSchema,
+  page: pageOf(ApplicationSchema),
+  query: ApplicationQuerySchema,
+  fresh: NewApplicationSchema,
+  changes: ApplicationChangesSchema,
+});
+
 export const applicationEndpoints = {
-  listApplications: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/applications",
-    summary: "The zone's applications",
-    reach: "zone",
-    access: "read",
-    params: ZoneParamsSchema,
-    query: PageQuerySchema,
-    status: 200,
-    response: pageOf(ApplicationSchema),
-  },
-  createApplication: {
-    method: "POST",
-    path: "/v1/zones/{zone_id}/applications",
-    summary: "Register an application; its secret is shown once",
-    reach: "zone",
-    access: "write",
-    params: ZoneParamsSchema,
-    query: NoQuerySchema,
-    body: NewApplicationSchema,
-    status: 201,
-    response: CreatedApplicationSchema,
-  },
-  getApplication: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/applications/{id}",
-    summary: "One application",
-    reach: "zone",
-    access: "read",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 200,
-    response: ApplicationSchema,
-  },
-  updateApplication: {
-    method: "PATCH",
-    path: "/v1/zones/{zone_id}/applications/{id}",
-    summary: "Change an application",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    body: ApplicationChangesSchema,
-    status: 200,
-    response: ApplicationSchema,
-  },
-  archiveApplication: {
-    method: "DELETE",
-    path: "/v1/zones/{zone_id}/applications/{id}",
-    summary: "Archive an application and end its sessions",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 204,
-  },
+  listApplications: thing.list,
+  createApplication: { ...thing.create, shown_once: ["client_secret"] },
+  getApplication: thing.get,
+  updateApplication: thing.update,
+  archiveApplication: thing.archive,
   replaceSecret: {
     method: "POST",
     path: "/v1/zones/{zone_id}/applications/{id}/secret",

@@ -1,18 +1,7 @@
 import * as v from "valibot";
 import type { ApiEndpoint } from "./api-access.ts";
-import {
-  changesOf,
-  IdSchema,
-  NameSchema,
-  NoQuerySchema,
-  PageQuerySchema,
-  pageOf,
-  ScopesSchema,
-  TextsSchema,
-  TimeSchema,
-  ZoneItemParamsSchema,
-  ZoneParamsSchema,
-} from "./api-fields.ts";
+import { changesOf, IdSchema, NameSchema, PageQuerySchema, pageOf, ScopesSchema, TextsSchema } from "./api-fields.ts";
+import { thingEndpoints, thingFields } from "./api-thing.ts";
 
 /** An absolute URI without a fragment (RFC 8707, 2) that fits a header and a token's `aud`. */
 const IdentifierSchema = v.pipe(
@@ -54,16 +43,13 @@ const UpstreamUrlSchema = v.pipe(
 );
 
 export const ResourceSchema = v.object({
-  id: v.string(),
-  zone_id: v.string(),
+  ...thingFields,
   identifier: v.string(),
   name: v.string(),
   upstream_url: v.string(),
   scopes: TextsSchema,
   /** The application that is this resource's server, where it is one. */
   application_id: v.nullable(v.string()),
-  created_at: TimeSchema,
-  updated_at: TimeSchema,
 });
 export type Resource = v.InferOutput<typeof ResourceSchema>;
 
@@ -74,7 +60,6 @@ const NewResourceSchema = v.strictObject({
   scopes: v.optional(ScopesSchema, []),
   application_id: v.optional(v.nullable(IdSchema), null),
 });
-export type NewResource = v.InferOutput<typeof NewResourceSchema>;
 
 const ResourceChangesSchema = changesOf({
   identifier: IdentifierSchema,
@@ -83,63 +68,31 @@ const ResourceChangesSchema = changesOf({
   scopes: ScopesSchema,
   application_id: v.nullable(IdSchema),
 });
-export type ResourceChanges = v.InferOutput<typeof ResourceChangesSchema>;
+
+const ResourceQuerySchema = v.strictObject({
+  ...PageQuerySchema.entries,
+  identifier: v.optional(IdentifierSchema),
+  application_id: v.optional(IdSchema),
+});
+
+const thing = thingEndpoints({
+  path: "resources",
+  one: "resource",
+  many: "resources",
+  makes: "Protect an upstream as a resource",
+  archives: "Archive a resource: no mandate is made for it any more",
+  item: ResourceSchema,
+  made: ResourceSchema,
+  page: pageOf(ResourceSchema),
+  query: ResourceQuerySchema,
+  fresh: NewResourceSchema,
+  changes: ResourceChangesSchema,
+});
 
 export const resourceEndpoints = {
-  listResources: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/resources",
-    summary: "The zone's resources",
-    reach: "zone",
-    access: "read",
-    params: ZoneParamsSchema,
-    query: PageQuerySchema,
-    status: 200,
-    response: pageOf(ResourceSchema),
-  },
-  createResource: {
-    method: "POST",
-    path: "/v1/zones/{zone_id}/resources",
-    summary: "Protect an upstream as a resource",
-    reach: "zone",
-    access: "write",
-    params: ZoneParamsSchema,
-    query: NoQuerySchema,
-    body: NewResourceSchema,
-    status: 201,
-    response: ResourceSchema,
-  },
-  getResource: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/resources/{id}",
-    summary: "One resource",
-    reach: "zone",
-    access: "read",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 200,
-    response: ResourceSchema,
-  },
-  updateResource: {
-    method: "PATCH",
-    path: "/v1/zones/{zone_id}/resources/{id}",
-    summary: "Change a resource",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    body: ResourceChangesSchema,
-    status: 200,
-    response: ResourceSchema,
-  },
-  archiveResource: {
-    method: "DELETE",
-    path: "/v1/zones/{zone_id}/resources/{id}",
-    summary: "Archive a resource: no mandate is made for it any more",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 204,
-  },
+  listResources: thing.list,
+  createResource: thing.create,
+  getResource: thing.get,
+  updateResource: thing.update,
+  archiveResource: thing.archive,
 } as const satisfies Record<string, ApiEndpoint>;
