@@ -30,6 +30,14 @@ export const inUse = (what: string, dependents: readonly Dependent[]): Problem =
     { diagnostics: dependents },
   );
 
+/** The key that would fall out of the published two still has tokens that live. */
+export const rotationTooSoon = (until: string | null): Problem =>
+  new Problem(
+    409,
+    "rotation_too_soon",
+    `Tokens of an older key live until ${until ?? "it is replaced"}; rotate after that, or with force where a key was stolen.`,
+  );
+
 export const bootstrapUsed = (): Problem =>
   new Problem(
     410,
@@ -43,6 +51,9 @@ const TAKEN: Readonly<Record<string, () => Problem>> = {
   resources_identifier: () => taken("identifier", "resource of the zone"),
   policies_name: () => taken("name", "policy of the zone"),
   policy_sets_name: () => taken("name", "policy set of the zone"),
+  providers_name: () => taken("name", "provider of the zone"),
+  issuers_issuer_url: () => taken("issuer_url", "issuer of the zone with this audience"),
+  grants_target: () => taken("subject", "grant of this application and resource"),
   admin_tokens_token_sha256_key: () => taken("token", "admin token"),
   bootstrap_use_pkey: bootstrapUsed,
 };

@@ -27,14 +27,24 @@ type OfZone = InZone & { readonly id: string };
 /** `If-Match`: the revisions that the caller has seen; undefined: whichever it is. */
 type Seen = readonly string[] | undefined;
 
+/** What is about to be written. `before` is undefined where the thing is being made. */
+export type Writing<N extends Noun> = OfZone & {
+  readonly caller: Caller;
+  readonly before: Things[N] | undefined;
+  /** What was asked for. */
+  readonly fields: Fields;
+};
+
+/** `columns`: what is written instead of the fields, such as a sealed secret. `detail`: more for the audit. */
+export type Written = {
+  readonly columns: Fields;
+  readonly announce?: readonly Announcement[];
+  readonly detail?: Fields;
+};
+
 /** What is done beside, in the change's transaction, before the thing is written. Throws a `Problem` to refuse. */
 export type ThingRules<N extends Noun> = {
-  /** `before` is undefined where it is being made. Resolves to further columns, those that are not shown. */
-  readonly check?: (
-    tx: Transaction,
-    of: OfZone & { readonly caller: Caller; readonly before: Things[N] | undefined },
-    fields: Fields,
-  ) => Promise<Fields>;
+  readonly write?: (tx: Transaction, writing: Writing<N>) => Promise<Written>;
   readonly checkArchive?: (tx: Transaction, of: OfZone) => Promise<void>;
 };
 
@@ -62,7 +72,7 @@ const requireReferred = async (tx: Transaction, noun: Noun, zone_id: string, fie
   }
 };
 
-/** Makes one in the caller's transaction. `hidden`: columns that are not shown. */
+/** Makes one in the caller's transaction. */
 export const makeThing = async <N extends Noun>(
   tx: Transaction,
   noun: N,
@@ -73,12 +83,12 @@ export const makeThing = async <N extends Noun>(
   const id = uuidv7();
   await requireHeldZone(tx, zone_id);
   await requireReferred(tx, noun, zone_id, fields);
-  const hidden = await rules.check?.(tx, { zone_id, id, caller, before: undefined }, fields);
-  const item = await insertThing(tx, noun, { ...fields, ...hidden, zone_id, id });
+  const written = await rules.write?.(tx, { zone_id, id, caller, before: undefined, fields });
+  const item = await insertThing(tx, noun, { ...(written?.columns ?? fields), zone_id, id });
   return {
     result: item,
-    entry: { action: `${noun}.create`, zone_id, object_id: id, detail: { after: item } },
-    announce: announcementsOf(noun, zone_id, id),
+    entry: { action: `${noun}.create`, zone_id, object_id: id, detail: { after: item, ...written?.detail } },
+    announce: [...announcementsOf(noun, zone_id, id), ...(written?.announce ?? [])],
   };
 };
 
@@ -94,13 +104,13 @@ export const changeThing = async <N extends Noun>(
   if (before === undefined) throw missing(wordOf(noun));
   requireSeen(if_match, before);
   await requireReferred(tx, noun, zone_id, fields);
-  const hidden = await rules.check?.(tx, { zone_id, id, caller, before }, fields);
-  const after = await updateThing(tx, noun, zone_id, id, { ...fields, ...hidden });
-  const detail = { before: picked(before, fields), after: picked(after, fields) };
+  const written = await rules.write?.(tx, { zone_id, id, caller, before, fields });
+  const after = await updateThing(tx, noun, zone_id, id, written?.columns ?? fields);
+  const detail = { before: picked(before, fields), after: picked(after, fields), ...written?.detail };
   return {
     result: after,
     entry: { action: `${noun}.update`, zone_id, object_id: id, detail },
-    announce: announcementsOf(noun, zone_id, id),
+    announce: [...announcementsOf(noun, zone_id, id), ...(written?.announce ?? [])],
   };
 };
 

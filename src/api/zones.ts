@@ -9,8 +9,8 @@ import { missing } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { endSessions } from "./sessions.ts";
 import { revokeAdminTokensOf } from "./store/admin-tokens.ts";
+import { insertZoneKey } from "./store/keys.ts";
 import { archiveThing, findThing, insertThing, listThings, lockThing } from "./store/things.ts";
-import { insertZoneKey } from "./store/zones.ts";
 import { changeThing, requireSeen } from "./things.ts";
 
 /** A zone and its first key, in the caller's transaction, and what is to be announced of them. */
@@ -21,7 +21,7 @@ export const newZone = async (
 ): Promise<{ readonly zone: Zone; readonly announce: readonly Announcement[] }> => {
   const zone = await insertThing(tx, "zone", { ...fields, id: uuidv7() });
   const key = makeZoneKey(kek, zone.id);
-  await insertZoneKey(tx, zone.id, key);
+  await insertZoneKey(tx, zone.id, key, 0);
   return {
     zone,
     announce: [

@@ -42,6 +42,34 @@ const UpstreamUrlSchema = v.pipe(
   }),
 );
 
+const DAY_MS = 86_400_000;
+const GIB = 1024 ** 3;
+
+/** Within the process's own maximum, which the Gateway knows; null: that maximum. */
+const limit = (max: number) =>
+  v.nullable(
+    v.pipe(
+      v.number(),
+      v.integer("must be a whole number"),
+      v.minValue(1, "must be at least 1"),
+      v.maxValue(max, `must be at most ${max}`),
+    ),
+  );
+
+const limits = {
+  upstream_timeout_ms: limit(DAY_MS),
+  stream_idle_timeout_ms: limit(DAY_MS),
+  stream_max_ms: limit(DAY_MS),
+  max_request_bytes: limit(GIB),
+};
+
+const CostSchema = v.pipe(
+  v.number(),
+  v.integer("must be a whole number"),
+  v.minValue(0, "must be at least 0"),
+  v.maxValue(1_000_000, "must be at most 1000000"),
+);
+
 export const ResourceSchema = v.object({
   ...thingFields,
   identifier: v.string(),
@@ -50,6 +78,18 @@ export const ResourceSchema = v.object({
   scopes: TextsSchema,
   /** The application that is this resource's server, where it is one. */
   application_id: v.nullable(v.string()),
+  /** Where the upstream's own credential comes from; null: the mandate is what the upstream takes. */
+  provider_id: v.nullable(v.string()),
+  /** What an exchange costs of a delegation's `cost_budget`. */
+  cost_units: v.number(),
+  upstream_timeout_ms: v.nullable(v.number()),
+  stream_idle_timeout_ms: v.nullable(v.number()),
+  stream_max_ms: v.nullable(v.number()),
+  max_request_bytes: v.nullable(v.number()),
+  /** Whether the upstream is told who calls, in `X-Caracal-Identity`. */
+  identity_header: v.boolean(),
+  /** Whether cookies pass by the header form. */
+  cookies: v.boolean(),
 });
 export type Resource = v.InferOutput<typeof ResourceSchema>;
 
@@ -59,6 +99,11 @@ const NewResourceSchema = v.strictObject({
   upstream_url: UpstreamUrlSchema,
   scopes: v.optional(ScopesSchema, []),
   application_id: v.optional(v.nullable(IdSchema), null),
+  provider_id: v.optional(v.nullable(IdSchema), null),
+  cost_units: v.optional(CostSchema, 0),
+  ...v.partial(v.strictObject(limits)).entries,
+  identity_header: v.optional(v.boolean(), false),
+  cookies: v.optional(v.boolean(), false),
 });
 
 const ResourceChangesSchema = changesOf({
@@ -67,12 +112,18 @@ const ResourceChangesSchema = changesOf({
   upstream_url: UpstreamUrlSchema,
   scopes: ScopesSchema,
   application_id: v.nullable(IdSchema),
+  provider_id: v.nullable(IdSchema),
+  cost_units: CostSchema,
+  ...limits,
+  identity_header: v.boolean(),
+  cookies: v.boolean(),
 });
 
 const ResourceQuerySchema = v.strictObject({
   ...PageQuerySchema.entries,
   identifier: v.optional(IdentifierSchema),
   application_id: v.optional(IdSchema),
+  provider_id: v.optional(IdSchema),
 });
 
 const thing = thingEndpoints({

@@ -1,7 +1,11 @@
 import { adminEndpoints } from "./api-admin.ts";
 import { applicationEndpoints } from "./api-applications.ts";
+import { grantEndpoints } from "./api-grants.ts";
+import { issuerEndpoints } from "./api-issuers.ts";
+import { keyEndpoints } from "./api-keys.ts";
 import { ledgerEndpoints } from "./api-ledger.ts";
 import { policyEndpoints } from "./api-policies.ts";
+import { providerEndpoints } from "./api-providers.ts";
 import { resourceEndpoints } from "./api-resources.ts";
 import { sessionEndpoints } from "./api-sessions.ts";
 import { zoneEndpoints } from "./api-zones.ts";
@@ -11,7 +15,11 @@ export const apiEndpoints = {
   ...adminEndpoints,
   ...zoneEndpoints,
   ...applicationEndpoints,
+  ...providerEndpoints,
+  ...issuerEndpoints,
   ...resourceEndpoints,
+  ...grantEndpoints,
+  ...keyEndpoints,
   ...policyEndpoints,
   ...sessionEndpoints,
   ...ledgerEndpoints,

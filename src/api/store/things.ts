@@ -1,6 +1,9 @@
 import type { Application } from "../../contracts/api-applications.ts";
 import type { Page, PageQuery } from "../../contracts/api-fields.ts";
+import type { Grant } from "../../contracts/api-grants.ts";
+import type { Issuer } from "../../contracts/api-issuers.ts";
 import type { Named } from "../../contracts/api-policies.ts";
+import type { Provider } from "../../contracts/api-providers.ts";
 import type { Resource } from "../../contracts/api-resources.ts";
 import type { Zone } from "../../contracts/api-zones.ts";
 import type { ConfigKind } from "../../contracts/streams.ts";
@@ -12,6 +15,9 @@ export type Things = {
   readonly zone: Zone;
   readonly application: Application;
   readonly resource: Resource;
+  readonly provider: Provider;
+  readonly issuer: Issuer;
+  readonly grant: Grant;
   readonly policy: Named;
   readonly policy_set: Named;
 };
@@ -40,15 +46,85 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
   },
   application: {
     table: "applications",
-    columns: [...NAMED, "kind", "scopes", "traits", "rate_limit_per_minute"],
-    refers: {},
+    columns: [
+      ...NAMED,
+      "kind",
+      "scopes",
+      "traits",
+      "rate_limit_per_minute",
+      "credential_types",
+      "jwks",
+      "jwks_uri",
+      "workload_issuer_id",
+      "workload_claims",
+      "unbound_mandates",
+      "previous_secret_expires_at",
+    ],
+    refers: { workload_issuer_id: "issuer" },
     told_as: "application",
   },
   resource: {
     table: "resources",
-    columns: [...NAMED, "identifier", "upstream_url", "scopes", "application_id"],
-    refers: { application_id: "application" },
+    columns: [
+      ...NAMED,
+      "identifier",
+      "upstream_url",
+      "scopes",
+      "application_id",
+      "provider_id",
+      "cost_units",
+      "upstream_timeout_ms",
+      "stream_idle_timeout_ms",
+      "stream_max_ms",
+      "max_request_bytes",
+      "identity_header",
+      "cookies",
+    ],
+    refers: { application_id: "application", provider_id: "provider" },
     told_as: "resource",
+  },
+  provider: {
+    table: "providers",
+    columns: [
+      ...NAMED,
+      "kind",
+      "client_id",
+      "token_url",
+      "authorization_url",
+      "issuer_url",
+      "audience",
+      "scopes",
+      "allowed_hosts",
+      "auth_header",
+      "auth_scheme",
+      "secret_config_keys",
+    ],
+    refers: {},
+    told_as: "provider",
+  },
+  issuer: {
+    table: "issuers",
+    columns: [...NAMED, "issuer_url", "audience", "jwks", "jwks_uri"],
+    refers: {},
+    told_as: "issuer",
+  },
+  grant: {
+    table: "grants",
+    columns: [
+      "id",
+      "zone_id",
+      "revision",
+      "application_id",
+      "subject",
+      "resource_id",
+      "scopes",
+      "credential_keys",
+      "credential_expires_at",
+      "created_at",
+      "updated_at",
+    ],
+    refers: { application_id: "application", resource_id: "resource" },
+    told_as: "grant",
   },
   policy: { table: "policies", columns: NAMED, refers: {} },
   policy_set: { table: "policy_sets", columns: NAMED, refers: {} },
