@@ -43,6 +43,7 @@ const api = (parts: Parts, made: Made): Role => {
       clock: parts.clock,
     }),
     key_delay_s: config.production ? JWKS_MAX_AGE_S : 0,
+    rate_limit_per_minute: config.RATE_LIMIT_PER_MINUTE,
     bootstrap_token: config.BOOTSTRAP_ADMIN_TOKEN,
     log,
     metrics: createMetrics(parts.process_metrics),

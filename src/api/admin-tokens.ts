@@ -7,6 +7,7 @@ import { createChange } from "./change.ts";
 import { bootstrapUsed, missing, unusable } from "./faults.ts";
 import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
+import { requireRoom } from "./quotas.ts";
 import { listAdminAudit } from "./store/admin-audit.ts";
 import {
   bootstrapWasUsed,
@@ -97,7 +98,10 @@ export const adminVerbs = ({
       throw unusable("token", "is the bootstrap token, which works at the bootstrap only; bring another one");
     }
     return change(caller, async (tx) => {
-      if (zone_id !== null) await requireHeldZone(tx, zone_id);
+      if (zone_id !== null) {
+        await requireHeldZone(tx, zone_id);
+        await requireRoom(tx, zone_id, "admin_tokens");
+      }
       const fields = {
         zone_id,
         label: body.label,

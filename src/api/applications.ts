@@ -7,6 +7,7 @@ import { configChanged } from "./change.ts";
 import { missing, unusable } from "./faults.ts";
 import { requireOneKeySource } from "./issuers.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
+import { requireRate } from "./quotas.ts";
 import { endSessions } from "./sessions.ts";
 import { replaceSecret } from "./store/applications.ts";
 import { type Fields, findThing, lockThing, thingWasMade } from "./store/things.ts";
@@ -52,10 +53,17 @@ const requireSecrets = ({ kind, credential_types }: Application): void => {
   }
 };
 
-/** `secret_hash`: of the secret of one that is made; a patch that takes `client_secret` away ends the secrets. */
-const withCredentials = (secret_hash: string | null | undefined): ThingRules<"application"> => ({
-  write: async (_tx, { before, fields }) => {
+/** `rate_limit_per_minute`: the deployment's. `secret_hash`: of the secret of one that is made; a patch that takes `client_secret` away ends the secrets. */
+const withCredentials = (
+  rate_limit_per_minute: number,
+  secret_hash: string | null | undefined,
+): ThingRules<"application"> => ({
+  write: async (tx, { caller, zone_id, before, fields }) => {
     const all = { ...before, ...fields };
+    const rate = fields["rate_limit_per_minute"];
+    if (rate !== undefined && rate !== before?.rate_limit_per_minute) {
+      await requireRate(tx, caller, zone_id, rate_limit_per_minute, rate as number | null);
+    }
     requireCredentials(all);
     const keeps = (all["credential_types"] as readonly string[]).includes("client_secret");
     const secrets = keeps
@@ -66,8 +74,8 @@ const withCredentials = (secret_hash: string | null | undefined): ThingRules<"ap
 });
 
 export const applicationVerbs = (parts: Parts): Pick<ControlPlane, keyof typeof applicationEndpoints> => {
-  const { db, change, egress } = parts;
-  const applications = thingVerbs(parts, "application", withCredentials(undefined));
+  const { db, change, egress, rate_limit_per_minute } = parts;
+  const applications = thingVerbs(parts, "application", withCredentials(rate_limit_per_minute, undefined));
   return {
     listApplications: applications.list,
     getApplication: applications.get,
@@ -83,7 +91,8 @@ export const applicationVerbs = (parts: Parts): Pick<ControlPlane, keyof typeof 
       const secret_hash = secret === undefined ? null : await hashSecret(secret); // 30 ms: not inside a transaction
       return change(caller, async (tx) => {
         const fields = { ...body, credential_types };
-        const made = await makeThing(tx, "application", withCredentials(secret_hash), { caller, zone_id }, fields);
+        const rules = withCredentials(rate_limit_per_minute, secret_hash);
+        const made = await makeThing(tx, "application", rules, { caller, zone_id }, fields);
         return secret === undefined ? made : { ...made, result: { ...made.result, client_secret: secret } };
       });
     },

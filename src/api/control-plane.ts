@@ -9,6 +9,7 @@ import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
 import { policyVerbs } from "./policies.ts";
 import { policySetVerbs } from "./policy-sets.ts";
 import { providerVerbs } from "./providers.ts";
+import { quotaVerbs } from "./quotas.ts";
 import { resourceVerbs } from "./resources.ts";
 import { sessionVerbs } from "./sessions.ts";
 import { tokenHash } from "./token-strength.ts";
@@ -25,6 +26,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     kek: deps.kek,
     egress: deps.egress,
     key_delay_s: deps.key_delay_s,
+    rate_limit_per_minute: deps.rate_limit_per_minute,
     bootstrap_hash: deps.bootstrap_token === undefined ? undefined : tokenHash(deps.bootstrap_token),
     change: createChange(deps.db, deps.wake, deps.onChange ?? (() => {})),
   };
@@ -37,6 +39,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     ...resourceVerbs(parts),
     ...grantVerbs(parts),
     ...keyVerbs(parts),
+    ...quotaVerbs(parts),
     ...policyVerbs(parts),
     ...policySetVerbs(parts),
     ...sessionVerbs(parts),

@@ -30,6 +30,19 @@ export const inUse = (what: string, dependents: readonly Dependent[]): Problem =
     { diagnostics: dependents },
   );
 
+/** The zone has as much as it may have. */
+export const quotaExceeded = (quota: {
+  readonly name: string;
+  readonly limit: number;
+  readonly use: number;
+}): Problem =>
+  new Problem(
+    409,
+    "quota_exceeded",
+    `This zone may have ${quota.limit} of ${quota.name}; a global admin can change that. See diagnostics.`,
+    { diagnostics: [quota] },
+  );
+
 /** The key that would fall out of the published two still has tokens that live. */
 export const rotationTooSoon = (until: string | null): Problem =>
   new Problem(

@@ -22,6 +22,8 @@ export type ControlPlaneDeps = {
   readonly egress: Egress;
   /** How long after it was made a zone's key signs: what the longest cache of a JWKS needs, in seconds. */
   readonly key_delay_s: number;
+  /** The deployment's `RATE_LIMIT_PER_MINUTE`. */
+  readonly rate_limit_per_minute: number;
   /** `BOOTSTRAP_ADMIN_TOKEN`, at least 32 bytes; undefined: there is no bootstrap. */
   readonly bootstrap_token?: string | undefined;
   /** Called behind each commit with its action (`application.create`, …). */
@@ -36,6 +38,7 @@ export type Parts = {
   readonly kek: Keyring;
   readonly egress: Egress;
   readonly key_delay_s: number;
+  readonly rate_limit_per_minute: number;
   /** SHA-256 of the bootstrap token, where there is one. */
   readonly bootstrap_hash: string | undefined;
 };

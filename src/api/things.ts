@@ -5,6 +5,7 @@ import type { Caller } from "./caller.ts";
 import { type Announcement, type Changed, configChanged } from "./change.ts";
 import { inUse, lostUpdate, missing, unusable } from "./faults.ts";
 import type { Parts } from "./parts.ts";
+import { requireRoom } from "./quotas.ts";
 import {
   archiveThing,
   dependentsOf,
@@ -81,7 +82,9 @@ export const makeThing = async <N extends Noun>(
   fields: Fields,
 ): Promise<Changed<Things[N]> & { readonly entry: object }> => {
   const id = uuidv7();
+  const { quota } = THINGS[noun];
   await requireHeldZone(tx, zone_id);
+  if (quota !== undefined) await requireRoom(tx, zone_id, quota);
   await requireReferred(tx, noun, zone_id, fields);
   const written = await rules.write?.(tx, { zone_id, id, caller, before: undefined, fields });
   const item = await insertThing(tx, noun, { ...(written?.columns ?? fields), zone_id, id });

@@ -6,6 +6,7 @@ import { keyEndpoints } from "./api-keys.ts";
 import { ledgerEndpoints } from "./api-ledger.ts";
 import { policyEndpoints } from "./api-policies.ts";
 import { providerEndpoints } from "./api-providers.ts";
+import { quotaEndpoints } from "./api-quotas.ts";
 import { resourceEndpoints } from "./api-resources.ts";
 import { sessionEndpoints } from "./api-sessions.ts";
 import { zoneEndpoints } from "./api-zones.ts";
@@ -20,6 +21,7 @@ export const apiEndpoints = {
   ...resourceEndpoints,
   ...grantEndpoints,
   ...keyEndpoints,
+  ...quotaEndpoints,
   ...policyEndpoints,
   ...sessionEndpoints,
   ...ledgerEndpoints,

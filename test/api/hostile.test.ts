@@ -329,6 +329,7 @@ describe("an API whose database is away", () => {
       kek: KEK,
       egress: EGRESS,
       key_delay_s: 300,
+      rate_limit_per_minute: 6_000,
     });
     const serving = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls: undefined, log });
     serving.serve(role);

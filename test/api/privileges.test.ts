@@ -24,6 +24,7 @@ const NEEDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     policy_sets: "SIU",
     policy_versions: "SI",
     providers: "SIU",
+    quotas: "SIUD",
     resources: "SIU",
     schema_migrations: "S",
     sessions: "SUD",

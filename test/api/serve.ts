@@ -132,6 +132,7 @@ const serveOn = async (start: () => Promise<Backend>, options: Options): Promise
     kek: KEK,
     egress: EGRESS,
     key_delay_s: 300,
+    rate_limit_per_minute: 6_000,
     ...options,
   });
   const serving = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls: undefined, log });

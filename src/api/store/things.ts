@@ -4,6 +4,7 @@ import type { Grant } from "../../contracts/api-grants.ts";
 import type { Issuer } from "../../contracts/api-issuers.ts";
 import type { Named } from "../../contracts/api-policies.ts";
 import type { Provider } from "../../contracts/api-providers.ts";
+import type { QUOTA_LIMITS } from "../../contracts/api-quotas.ts";
 import type { Resource } from "../../contracts/api-resources.ts";
 import type { Zone } from "../../contracts/api-zones.ts";
 import type { ConfigKind } from "../../contracts/streams.ts";
@@ -33,6 +34,8 @@ type Thing<T> = {
   readonly columns: readonly (keyof T & string)[];
   readonly refers: { readonly [C in keyof T & string]?: Noun };
   readonly told_as?: ConfigKind;
+  /** Which quota counts them. */
+  readonly quota?: keyof typeof QUOTA_LIMITS;
 };
 
 const NAMED = ["id", "zone_id", "revision", "name", "created_at", "updated_at"] as const;
@@ -62,6 +65,7 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
     ],
     refers: { workload_issuer_id: "issuer" },
     told_as: "application",
+    quota: "applications",
   },
   resource: {
     table: "resources",
@@ -82,6 +86,7 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
     ],
     refers: { application_id: "application", provider_id: "provider" },
     told_as: "resource",
+    quota: "resources",
   },
   provider: {
     table: "providers",
@@ -101,12 +106,14 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
     ],
     refers: {},
     told_as: "provider",
+    quota: "providers",
   },
   issuer: {
     table: "issuers",
     columns: [...NAMED, "issuer_url", "audience", "jwks", "jwks_uri"],
     refers: {},
     told_as: "issuer",
+    quota: "issuers",
   },
   grant: {
     table: "grants",
@@ -125,9 +132,10 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
     ],
     refers: { application_id: "application", resource_id: "resource" },
     told_as: "grant",
+    quota: "grants",
   },
-  policy: { table: "policies", columns: NAMED, refers: {} },
-  policy_set: { table: "policy_sets", columns: NAMED, refers: {} },
+  policy: { table: "policies", columns: NAMED, refers: {}, quota: "policies" },
+  policy_set: { table: "policy_sets", columns: NAMED, refers: {}, quota: "policy_sets" },
 };
 
 /** For people: `policy set`. */
