@@ -1,5 +1,6 @@
 import { apiEndpoints } from "../contracts/api.ts";
 import { MAX_API_BODY_BYTES } from "../contracts/api-fields.ts";
+import { openApiOf } from "../contracts/openapi.ts";
 import { databaseReachable } from "../http/ready.ts";
 import type { Role } from "../http/role.ts";
 import { createRouter } from "../http/routes.ts";
@@ -23,6 +24,12 @@ const SWEEP_MS = 60_000;
 const SWEEP_SESSIONS = 5_000;
 const SWEEP_KEYS = 5_000;
 
+/** Making it takes some 50 ms, which only those pay who read it, once. */
+const openApi = (): (() => string) => {
+  let text: string | undefined;
+  return () => (text ??= JSON.stringify(openApiOf(apiEndpoints)));
+};
+
 export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly log: Log; readonly metrics: Metrics };
 
 export type ApiRole = Role & {
@@ -44,6 +51,7 @@ export const createApi = (deps: ApiDeps): ApiRole => {
       handlers: control_plane,
       admit: createAdmit({ db, bootstrap_hash, log }),
       refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
+      documents: { "/openapi.json": openApi() },
       max_body_bytes: MAX_API_BODY_BYTES,
       log,
       onAnswer: (status) => answers.inc(String(status)),

@@ -14,6 +14,8 @@ export type ApiEndpoint = Endpoint & {
   readonly reach: Reach;
   readonly access: "read" | "write";
   readonly archived_too?: true;
+  /** What it changes has a revision, so it takes `If-Match`. */
+  readonly edits?: true;
   /** Fields of the answer that are secrets: a request that is answered again by its `Idempotency-Key` is without them. */
   readonly shown_once?: readonly string[];
 };

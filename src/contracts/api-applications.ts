@@ -162,6 +162,7 @@ export const applicationEndpoints = {
       "Replace an application's secret; the new one is shown once, the old one works for keep_old_s seconds more",
     reach: "zone",
     access: "write",
+    edits: true,
     params: ZoneItemParamsSchema,
     query: NewSecretQuerySchema,
     status: 200,

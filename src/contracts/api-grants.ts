@@ -73,6 +73,7 @@ export const grantEndpoints = {
     summary: "Bring in the user's own credential for the grant's resource; it is sealed and never shown",
     reach: "zone",
     access: "write",
+    edits: true,
     params: ZoneItemParamsSchema,
     query: NoQuerySchema,
     body: CredentialSchema,

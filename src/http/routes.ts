@@ -44,6 +44,8 @@ export type RouterOptions<T extends Readonly<Record<string, Endpoint>>, C> = {
   readonly admit: (arrival: Arrival, endpoint: T[keyof T]) => Promise<C>;
   /** The caller of a call whose every part has been checked; `idempotency_key`: the header, as it came. */
   readonly refine?: (caller: C, endpoint: T[keyof T], asked: Asked) => C;
+  /** Documents that anybody may read, by path, as JSON text; made when they are first asked for. */
+  readonly documents?: Readonly<Record<string, () => string>>;
   readonly max_body_bytes: number;
   readonly log: Log;
   /** Called with each answer's status, for the metrics. */
@@ -253,6 +255,14 @@ export const createRouter = <const T extends Readonly<Record<string, Endpoint>>,
         const answer = problemResponse(new Problem(405, "method_not_allowed", `This path takes ${allow}.`), request_id);
         answer.headers.set("allow", allow);
         return answer;
+      }),
+    );
+  }
+  for (const [path, textOf] of Object.entries(options.documents ?? {})) {
+    app.get(path, (c) =>
+      guarded(c, async (request_id) => {
+        const headers = { "content-type": "application/json; charset=utf-8", "x-request-id": request_id };
+        return new Response(textOf(), { headers: { ...headers, "cache-control": "public, max-age=300" } });
       }),
     );
   }
