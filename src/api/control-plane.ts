@@ -1,5 +1,6 @@
 import { adminVerbs } from "./admin-tokens.ts";
 import { applicationVerbs } from "./applications.ts";
+import { challengeVerbs } from "./challenges.ts";
 import { createChange } from "./change.ts";
 import { grantVerbs } from "./grants.ts";
 import { issuerVerbs } from "./issuers.ts";
@@ -43,6 +44,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     ...policyVerbs(parts),
     ...policySetVerbs(parts),
     ...sessionVerbs(parts),
+    ...challengeVerbs(parts),
     ...ledgerVerbs(parts),
   };
 };

@@ -11,6 +11,7 @@ import { createAdmit } from "./admit.ts";
 import { createControlPlane } from "./control-plane.ts";
 import { onceOf } from "./idempotency.ts";
 import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
+import { deleteOldChallenges } from "./store/challenges.ts";
 import { deleteOldKeys } from "./store/idempotency.ts";
 import { deleteEndedSessions } from "./store/sessions.ts";
 import { tokenHash } from "./token-strength.ts";
@@ -19,10 +20,11 @@ export { createGlobalToken } from "./admin-tokens.ts";
 export { systemCaller } from "./caller.ts";
 export type { ControlPlane } from "./parts.ts";
 
-/** Sessions that ended long ago and old idempotency keys are forgotten: so many at most a round. */
+/** Sessions and challenges that ended long ago and old idempotency keys are forgotten: so many at most a round. */
 const SWEEP_MS = 60_000;
 const SWEEP_SESSIONS = 5_000;
 const SWEEP_KEYS = 5_000;
+const SWEEP_CHALLENGES = 5_000;
 
 /** Making it takes some 50 ms, which only those pay who read it, once. */
 const openApi = (): (() => string) => {
@@ -63,8 +65,9 @@ export const createApi = (deps: ApiDeps): ApiRole => {
         tick: async () => {
           await deleteEndedSessions(db.sql, SWEEP_SESSIONS);
           await deleteOldKeys(db.sql, SWEEP_KEYS);
+          await deleteOldChallenges(db.sql, SWEEP_CHALLENGES);
         },
-        onError: (error) => log.warn({ err: error }, "ended sessions and old idempotency keys can't be forgotten"),
+        onError: (error) => log.warn({ err: error }, "what ended long ago can't be forgotten"),
       }),
     ],
     ready: [databaseReachable(db)],

@@ -1,5 +1,6 @@
 import { adminEndpoints } from "./api-admin.ts";
 import { applicationEndpoints } from "./api-applications.ts";
+import { challengeEndpoints } from "./api-challenges.ts";
 import { grantEndpoints } from "./api-grants.ts";
 import { issuerEndpoints } from "./api-issuers.ts";
 import { keyEndpoints } from "./api-keys.ts";
@@ -24,6 +25,7 @@ export const apiEndpoints = {
   ...quotaEndpoints,
   ...policyEndpoints,
   ...sessionEndpoints,
+  ...challengeEndpoints,
   ...ledgerEndpoints,
 } as const;
 

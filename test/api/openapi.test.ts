@@ -113,8 +113,12 @@ describe("the OpenAPI document", () => {
     await api.db.sql`
       insert into sessions (zone_id, id, client_id, subject, sub_type, expires_at)
       values (${zone_id}, ${session}, ${made.applications.id}, 'ann', 'user', now() + interval '1 hour')`;
+    const challenge = uuidv7();
+    await api.db.sql`
+      insert into step_up_challenges (zone_id, id, kind, secret_sha256, application_id, subject, scopes, expires_at)
+      values (${zone_id}, ${challenge}, 'mfa', 'h', ${made.applications.id}, 'ann', '{}', now() + interval '5 minutes')`;
     const ids = Object.fromEntries(Object.entries({ ...made, grants }).map(([name, { id }]) => [name, id]));
-    return { zone_id, token, ids: { ...ids, sessions: session } };
+    return { zone_id, token, ids: { ...ids, sessions: session, "step-up-challenges": challenge } };
   };
 
   /** Bodies that would pass, in a world whose ids they name. An operation whose body takes an id must have one here. */

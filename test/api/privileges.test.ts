@@ -28,11 +28,19 @@ const NEEDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     resources: "SIU",
     schema_migrations: "S",
     sessions: "SUD",
+    step_up_challenges: "SD",
     stream_seqs: "SIU",
     zone_keys: "SIUD",
     zones: "SIU",
   },
-  caracal_sts: { grants: "S", issuers: "S", providers: "S", idempotency_keys: "" },
+  caracal_sts: {
+    grants: "S",
+    issuers: "S",
+    providers: "S",
+    step_up_challenges: "SI",
+    idempotency_keys: "",
+    quotas: "",
+  },
   caracal_coordinator: { grants: "", issuers: "", providers: "", idempotency_keys: "", zone_keys: "" },
   caracal_audit: { grants: "", issuers: "", providers: "", idempotency_keys: "", zone_keys: "", applications: "" },
 };
@@ -66,13 +74,19 @@ describe("the privileges that the control plane's tables give", () => {
     assert.deepEqual([...of_api].toSorted(), Object.keys(NEEDED["caracal_api"] ?? {}));
   });
 
-  it("let the STS keep a credential that it refreshed, and change nothing else of a grant", async () => {
-    const columns = await api.db.sql<{ column_name: string }[]>`
-      select column_name from information_schema.column_privileges
-      where grantee = 'caracal_sts' and table_name = 'grants' and privilege_type = 'UPDATE' order by column_name`;
-    assert.deepEqual(
-      columns.map((row) => row.column_name),
-      ["credential_expires_at", "sealed_access_token", "sealed_refresh_token"],
-    );
+  it("let the STS keep a credential and consume a challenge, and the control plane decide one: by column", async () => {
+    const columns = async (grantee: string, table: string): Promise<readonly string[]> =>
+      (
+        await api.db.sql<{ column_name: string }[]>`
+          select column_name from information_schema.column_privileges
+          where grantee = ${grantee} and table_name = ${table} and privilege_type = 'UPDATE' order by column_name`
+      ).map((row) => row.column_name);
+    assert.deepEqual(await columns("caracal_sts", "grants"), [
+      "credential_expires_at",
+      "sealed_access_token",
+      "sealed_refresh_token",
+    ]);
+    assert.deepEqual(await columns("caracal_sts", "step_up_challenges"), ["consumed_at", "failures"]);
+    assert.deepEqual(await columns("caracal_api", "step_up_challenges"), ["decided_at", "decided_by", "decision"]);
   });
 });
