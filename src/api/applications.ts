@@ -14,7 +14,7 @@ import { type Fields, findThing, lockThing, thingWasMade } from "./store/things.
 import { makeThing, requireSeen, retireThing, type ThingRules, thingVerbs } from "./things.ts";
 
 /** Known by its look, so that scanners of repositories and logs find one that leaked. */
-const newSecret = (): string => `caracal_secret_${randomSecret()}`;
+export const newSecret = (): string => `caracal_secret_${randomSecret()}`;
 
 const has = (fields: Fields, name: string): boolean => fields[name] !== null && fields[name] !== undefined;
 
@@ -54,7 +54,7 @@ const requireSecrets = ({ kind, credential_types }: Application): void => {
 };
 
 /** `rate_limit_per_minute`: the deployment's. `secret_hash`: of the secret of one that is made; a patch that takes `client_secret` away ends the secrets. */
-const withCredentials = (
+export const withCredentials = (
   rate_limit_per_minute: number,
   secret_hash: string | null | undefined,
 ): ThingRules<"application"> => ({

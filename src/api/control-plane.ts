@@ -11,6 +11,7 @@ import { policyVerbs } from "./policies.ts";
 import { policySetVerbs } from "./policy-sets.ts";
 import { providerVerbs } from "./providers.ts";
 import { quotaVerbs } from "./quotas.ts";
+import { registrationVerbs } from "./registration.ts";
 import { resourceVerbs } from "./resources.ts";
 import { sessionVerbs } from "./sessions.ts";
 import { tokenHash } from "./token-strength.ts";
@@ -35,6 +36,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     ...adminVerbs(parts),
     ...zoneVerbs(parts),
     ...applicationVerbs(parts),
+    ...registrationVerbs(parts),
     ...providerVerbs(parts),
     ...issuerVerbs(parts),
     ...resourceVerbs(parts),

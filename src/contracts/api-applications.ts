@@ -73,6 +73,8 @@ export const ApplicationSchema = v.object({
   workload_claims: v.nullable(v.record(v.string(), v.string())),
   /** It may take mandates that are not bound to a call's method and path. */
   unbound_mandates: v.boolean(),
+  /** Which initial access token registered it; null: an admin did. */
+  registration_token_id: v.nullable(v.string()),
   /** Until then the secret before the present one opens as well. */
   previous_secret_expires_at: v.nullable(TimeSchema),
 });

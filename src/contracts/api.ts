@@ -8,6 +8,7 @@ import { ledgerEndpoints } from "./api-ledger.ts";
 import { policyEndpoints } from "./api-policies.ts";
 import { providerEndpoints } from "./api-providers.ts";
 import { quotaEndpoints } from "./api-quotas.ts";
+import { registrationEndpoints } from "./api-registration.ts";
 import { resourceEndpoints } from "./api-resources.ts";
 import { sessionEndpoints } from "./api-sessions.ts";
 import { zoneEndpoints } from "./api-zones.ts";
@@ -17,6 +18,7 @@ export const apiEndpoints = {
   ...adminEndpoints,
   ...zoneEndpoints,
   ...applicationEndpoints,
+  ...registrationEndpoints,
   ...providerEndpoints,
   ...issuerEndpoints,
   ...resourceEndpoints,

@@ -1,7 +1,7 @@
 import { type ConversionConfig, type JsonSchema, toJsonSchema } from "@valibot/to-json-schema";
 import type * as v from "valibot";
 import { isUuid } from "../kernel/ids.ts";
-import type { ApiEndpoint } from "./api-access.ts";
+import type { ApiEndpoint, Reach } from "./api-access.ts";
 
 type Schema = v.GenericSchema<unknown, object>;
 type Json = Readonly<Record<string, unknown>>;
@@ -66,11 +66,17 @@ const parametersOf = ({ params, query, edits, status, reach }: ApiEndpoint): rea
 /** What follows the zone in the path, else what follows the version. */
 const tagOf = (path: string): string => /^\/v1\/(?:zones\/\{zone_id\}\/)?([a-z-]+)/.exec(path)?.[1] ?? "zones";
 
+/** Whose token an operation takes, where it is no admin's. */
+const SCHEMES: Readonly<Partial<Record<Reach, string>>> = {
+  bootstrap: "bootstrapToken",
+  registration: "registrationToken",
+};
+
 const operationOf = (name: string, endpoint: ApiEndpoint): Json => ({
   operationId: name,
   summary: endpoint.summary,
   tags: [tagOf(endpoint.path)],
-  security: [{ [endpoint.reach === "bootstrap" ? "bootstrapToken" : "adminToken"]: [] }],
+  security: [{ [SCHEMES[endpoint.reach] ?? "adminToken"]: [] }],
   parameters: parametersOf(endpoint),
   ...(endpoint.body === undefined
     ? {}
@@ -146,6 +152,7 @@ export const openApiOf = (endpoints: Readonly<Record<string, ApiEndpoint>>): Jso
     components: {
       securitySchemes: {
         adminToken: { type: "http", scheme: "bearer", description: "An admin token, global or of one zone" },
+        registrationToken: { type: "http", scheme: "bearer", description: "An initial access token of the zone" },
         bootstrapToken: { type: "http", scheme: "bearer", description: "BOOTSTRAP_ADMIN_TOKEN, once" },
       },
       parameters: {

@@ -251,6 +251,8 @@ describe("the API's edge", () => {
       createIssuer: { name: "n", issuer_url: "https://x.example.com", audience: "a", jwks: { keys: [{ kty: "EC" }] } },
       createGrant: { application_id: zone_id, resource_id: zone_id, subject: "s", scopes: [] },
       putGrantCredential: { access_token: "t", refresh_token: "r", expires_at: "2030-01-01T00:00:00Z" },
+      createRegistrationToken: { name: "n", scopes: [], expires_in_s: 60 },
+      setQuota: { limit: 1 },
       rotateKeys: { force: true },
       createPolicy: { name: "n" },
       createPolicySet: { name: "n" },

@@ -113,12 +113,20 @@ describe("the OpenAPI document", () => {
     await api.db.sql`
       insert into sessions (zone_id, id, client_id, subject, sub_type, expires_at)
       values (${zone_id}, ${session}, ${made.applications.id}, 'ann', 'user', now() + interval '1 hour')`;
+    const registration = await expectOk(api.url, token, "createRegistrationToken", {
+      params,
+      body: { name: "t", expires_in_s: 60 },
+    });
     const challenge = uuidv7();
     await api.db.sql`
       insert into step_up_challenges (zone_id, id, kind, secret_sha256, application_id, subject, scopes, expires_at)
       values (${zone_id}, ${challenge}, 'mfa', 'h', ${made.applications.id}, 'ann', '{}', now() + interval '5 minutes')`;
     const ids = Object.fromEntries(Object.entries({ ...made, grants }).map(([name, { id }]) => [name, id]));
-    return { zone_id, token, ids: { ...ids, sessions: session, "step-up-challenges": challenge } };
+    return {
+      zone_id,
+      token,
+      ids: { ...ids, sessions: session, "step-up-challenges": challenge, "registration-tokens": registration.id },
+    };
   };
 
   /** Bodies that would pass, in a world whose ids they name. An operation whose body takes an id must have one here. */
@@ -148,6 +156,7 @@ describe("the OpenAPI document", () => {
       },
       createPolicySetVersion: { entries: [{ policy_version_id: uuidv7() }] },
       activatePolicySet: { version_id: uuidv7() },
+      updateRegistrationToken: { name: "n" },
       updateProvider: { name: "n" },
       updateIssuer: { name: "n" },
       updateGrant: { scopes: [] },

@@ -25,6 +25,7 @@ const NEEDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     policy_versions: "SI",
     providers: "SIU",
     quotas: "SIUD",
+    registration_tokens: "SIU",
     resources: "SIU",
     schema_migrations: "S",
     sessions: "SUD",

@@ -1,16 +1,26 @@
 import { QUOTA_LIMITS, type QuotaName } from "../../contracts/api-quotas.ts";
 import type { Queryable, Transaction } from "../../ports/database.ts";
 
-/** What is counted: live rows of the zone. A token that has expired takes no room. */
-const countOf = async (sql: Queryable, name: keyof typeof QUOTA_LIMITS, zone_id: string): Promise<number> => {
+type Counted = keyof typeof QUOTA_LIMITS;
+
+/** What is counted: live rows of the zone in the table of the quota's name, but for these two. */
+const rowsOf = (sql: Queryable, name: Counted) => {
+  if (name === "registered_applications") {
+    return sql`applications where registration_token_id is not null and archived_at is null`;
+  }
+  if (name === "admin_tokens") {
+    return sql`admin_tokens where revoked_at is null and (expires_at is null or expires_at > now())`;
+  }
+  return sql`${sql(name)} where archived_at is null`;
+};
+
+const countOf = async (sql: Queryable, name: Counted, zone_id: string): Promise<number> => {
   const rows = await sql<[{ use: number }]>`
-    select count(*)::float8 as use from ${sql(name)}
-    where zone_id = ${zone_id}
-      ${name === "admin_tokens" ? sql`and revoked_at is null and (expires_at is null or expires_at > now())` : sql`and archived_at is null`}`;
+    select count(*)::float8 as use from ${rowsOf(sql, name)} and zone_id = ${zone_id}`;
   return rows[0].use;
 };
 
-const isCounted = (name: QuotaName): name is keyof typeof QUOTA_LIMITS => Object.hasOwn(QUOTA_LIMITS, name);
+const isCounted = (name: QuotaName): name is Counted => Object.hasOwn(QUOTA_LIMITS, name);
 
 /** What the zone has; null where nothing is counted. */
 export const useOf = async (sql: Queryable, name: QuotaName, zone_id: string): Promise<number | null> =>

@@ -5,6 +5,7 @@ import type { Issuer } from "../../contracts/api-issuers.ts";
 import type { Named } from "../../contracts/api-policies.ts";
 import type { Provider } from "../../contracts/api-providers.ts";
 import type { QUOTA_LIMITS } from "../../contracts/api-quotas.ts";
+import type { RegistrationToken } from "../../contracts/api-registration.ts";
 import type { Resource } from "../../contracts/api-resources.ts";
 import type { Zone } from "../../contracts/api-zones.ts";
 import type { ConfigKind } from "../../contracts/streams.ts";
@@ -19,6 +20,7 @@ export type Things = {
   readonly provider: Provider;
   readonly issuer: Issuer;
   readonly grant: Grant;
+  readonly registration_token: RegistrationToken;
   readonly policy: Named;
   readonly policy_set: Named;
 };
@@ -61,6 +63,7 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
       "workload_issuer_id",
       "workload_claims",
       "unbound_mandates",
+      "registration_token_id",
       "previous_secret_expires_at",
     ],
     refers: { workload_issuer_id: "issuer" },
@@ -133,6 +136,12 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
     refers: { application_id: "application", resource_id: "resource" },
     told_as: "grant",
     quota: "grants",
+  },
+  registration_token: {
+    table: "registration_tokens",
+    columns: [...NAMED, "scopes", "expires_at"],
+    refers: {},
+    quota: "registration_tokens",
   },
   policy: { table: "policies", columns: NAMED, refers: {}, quota: "policies" },
   policy_set: { table: "policy_sets", columns: NAMED, refers: {}, quota: "policy_sets" },
