@@ -6,6 +6,7 @@ import { grantVerbs } from "./grants.ts";
 import { issuerVerbs } from "./issuers.ts";
 import { keyVerbs } from "./keys.ts";
 import { ledgerVerbs } from "./ledger.ts";
+import { namedVerbs } from "./named.ts";
 import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
 import { policyVerbs } from "./policies.ts";
 import { policySetVerbs } from "./policy-sets.ts";
@@ -43,6 +44,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     ...grantVerbs(parts),
     ...keyVerbs(parts),
     ...quotaVerbs(parts),
+    ...namedVerbs(parts),
     ...policyVerbs(parts),
     ...policySetVerbs(parts),
     ...sessionVerbs(parts),

@@ -17,9 +17,11 @@ import {
   usablePolicyVersions,
 } from "./store/policy-sets.ts";
 import { findThing, lockThing } from "./store/things.ts";
-import { thingVerbs } from "./things.ts";
 
-type SetOperation = Extract<keyof typeof policyEndpoints, `${string}PolicySet${string}` | "getActivation">;
+type SetOperation = Extract<
+  keyof typeof policyEndpoints,
+  `${string}PolicySetVersion${"" | "s"}` | "activatePolicySet" | "getActivation"
+>;
 
 /** SHA-256 over each member's version id and the hash of its source, in order: what the ledger names a decision's policy by. */
 const manifestSha = (members: readonly { readonly id: string; readonly source_sha256: string }[]): string =>
@@ -27,96 +29,73 @@ const manifestSha = (members: readonly { readonly id: string; readonly source_sh
     .update(lengthPrefixed(members.flatMap((member) => [member.id, member.source_sha256])))
     .digest("hex");
 
-export const policySetVerbs = (parts: Parts): Pick<ControlPlane, SetOperation> => {
-  const { db, change } = parts;
-  const sets = thingVerbs(parts, "policy_set", {
-    checkArchive: async (tx, { zone_id, id }) => {
-      if ((await findActivation(tx, zone_id, id)) === undefined) return;
-      throw new Problem(
-        409,
-        "policy_set_is_active",
-        "This policy set is the zone's active one; activate another one first.",
+export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOperation> => ({
+  listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
+    if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+    return listPolicySetVersions(db.sql, zone_id, id, query);
+  },
+
+  createPolicySetVersion: ({ caller, params: { zone_id, id }, body: { entries } }) =>
+    change(caller, async (tx) => {
+      await requireHeldZone(tx, zone_id);
+      if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+      const ids = entries.map((entry) => entry.policy_version_id);
+      const sources = await usablePolicyVersions(tx, zone_id, ids);
+      const members = ids.map((version_id) => ({ id: version_id, source_sha256: sources.get(version_id) }));
+      const issues = members.flatMap(({ source_sha256 }, i): Issue[] =>
+        source_sha256 === undefined
+          ? [
+              {
+                path: `entries.${i}.policy_version_id`,
+                message: "names no version of a policy of this zone that is not archived",
+              },
+            ]
+          : [],
       );
-    },
-  });
-  return {
-    listPolicySets: sets.list,
-    createPolicySet: sets.create,
-    getPolicySet: sets.get,
-    updatePolicySet: sets.update,
-    archivePolicySet: sets.archive,
+      if (issues.length > 0) {
+        throw new Problem(400, "invalid_body", "The request's body is not what this operation takes; see issues.", {
+          issues,
+        });
+      }
+      const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
+      const version = await insertPolicySetVersion(tx, { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha }, ids);
+      const detail = { policy_set_id: id, version: version.version, manifest_sha };
+      return {
+        result: version,
+        entry: { action: "policy_set_version.create", zone_id, object_id: version.id, detail },
+      };
+    }),
 
-    listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
-      if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
-      return listPolicySetVersions(db.sql, zone_id, id, query);
-    },
+  getPolicySetVersion: async ({ params: { zone_id, id, version_id } }) => {
+    const version = await findPolicySetVersion(db.sql, zone_id, id, version_id);
+    if (version === undefined) throw missing("policy set version");
+    return version;
+  },
 
-    createPolicySetVersion: ({ caller, params: { zone_id, id }, body: { entries } }) =>
-      change(caller, async (tx) => {
-        await requireHeldZone(tx, zone_id);
-        if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
-        const ids = entries.map((entry) => entry.policy_version_id);
-        const sources = await usablePolicyVersions(tx, zone_id, ids);
-        const members = ids.map((version_id) => ({ id: version_id, source_sha256: sources.get(version_id) }));
-        const issues = members.flatMap(({ source_sha256 }, i): Issue[] =>
-          source_sha256 === undefined
-            ? [
-                {
-                  path: `entries.${i}.policy_version_id`,
-                  message: "names no version of a policy of this zone that is not archived",
-                },
-              ]
-            : [],
+  activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
+    change(caller, async (tx) => {
+      await requireHeldZone(tx, zone_id);
+      if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+      const archived = await archivedMembers(tx, zone_id, id, version_id);
+      if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
+      if (archived.length > 0) {
+        throw new Problem(
+          409,
+          "policy_archived",
+          `A policy of this version is archived (${archived[0]}); make a version without it.`,
         );
-        if (issues.length > 0) {
-          throw new Problem(400, "invalid_body", "The request's body is not what this operation takes; see issues.", {
-            issues,
-          });
-        }
-        const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
-        const version = await insertPolicySetVersion(
-          tx,
-          { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha },
-          ids,
-        );
-        const detail = { policy_set_id: id, version: version.version, manifest_sha };
-        return {
-          result: version,
-          entry: { action: "policy_set_version.create", zone_id, object_id: version.id, detail },
-        };
-      }),
+      }
+      const activation = await activate(tx, zone_id, id, version_id);
+      const detail = { version_id, manifest_sha: activation.manifest_sha };
+      return {
+        result: activation,
+        entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
+        announce: [{ stream: STREAMS.policy, zone_id, kind: "activation", id: version_id }],
+      };
+    }),
 
-    getPolicySetVersion: async ({ params: { zone_id, id, version_id } }) => {
-      const version = await findPolicySetVersion(db.sql, zone_id, id, version_id);
-      if (version === undefined) throw missing("policy set version");
-      return version;
-    },
-
-    activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
-      change(caller, async (tx) => {
-        await requireHeldZone(tx, zone_id);
-        if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
-        const archived = await archivedMembers(tx, zone_id, id, version_id);
-        if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
-        if (archived.length > 0) {
-          throw new Problem(
-            409,
-            "policy_archived",
-            `A policy of this version is archived (${archived[0]}); make a version without it.`,
-          );
-        }
-        const activation = await activate(tx, zone_id, id, version_id);
-        const detail = { version_id, manifest_sha: activation.manifest_sha };
-        return {
-          result: activation,
-          entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
-          announce: [{ stream: STREAMS.policy, zone_id, kind: "activation", id: version_id }],
-        };
-      }),
-
-    getActivation: async ({ params: { zone_id, id } }) => {
-      if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
-      return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
-    },
-  };
-};
+  getActivation: async ({ params: { zone_id, id } }) => {
+    if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+    return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
+  },
+});

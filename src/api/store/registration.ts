@@ -11,11 +11,14 @@ export const findRegistrationToken = async (
   return rows[0];
 };
 
-/** How many clients registered themselves in the zone within the last second. */
+/**
+ * How many clients registered themselves in the zone since a second before this transaction began. Rows hold when their
+ * transactions began, too: those that wait for each other count each other, however long they wait.
+ */
 export const registeredLately = async (sql: Queryable, zone_id: string): Promise<number> => {
   const rows = await sql<[{ lately: number }]>`
     select count(*)::float8 as lately from applications
     where zone_id = ${zone_id} and registration_token_id is not null
-      and created_at > clock_timestamp() - interval '1 second'`;
+      and created_at > now() - interval '1 second'`;
   return rows[0].lately;
 };
