@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { STREAMS } from "../../src/contracts/streams.ts";
 import { verifySecret } from "../../src/domain/secret-hash.ts";
 import { call, expectOk, makeZone, send, serveApi, type ServedApi } from "./serve.ts";
 
@@ -71,6 +72,34 @@ describe("what is edited", () => {
     assert.deepEqual(refused.body.diagnostics, [{ kind: "resource", id: resource.id, field: "application_id" }]);
     await expectOk(api.url, token, "archiveResource", { params: { zone_id, id: resource.id } });
     await expectOk(api.url, token, "archiveApplication", { params });
+  });
+
+  it("takes two hundred writers at the same time: nothing is made twice, lost, or told out of order", async () => {
+    await fresh();
+    const answers = await Promise.all(
+      Array.from({ length: 200 }, (_, n) =>
+        call(api.url, token, "createResource", {
+          params: { zone_id },
+          body: { ...RESOURCE, identifier: `resource://r${n % 100}` },
+        }),
+      ),
+    );
+    const made = answers.filter((answer) => answer.status === 201).map((answer) => (answer.body as { id?: string }).id);
+    assert.equal(made.length, 100);
+    assert.ok(answers.every(({ status, body }) => status === 201 || body.error === "identifier_taken"));
+    const told = await api.db.sql<{ seq: number; fields_json: string }[]>`
+      select seq::float8 as seq, fields_json from outbox
+      where zone_id = ${zone_id} and stream = ${STREAMS.config} order by seq`;
+    assert.deepEqual(
+      told.map((row) => row.seq),
+      told.map((_, n) => n + 1),
+    );
+    const ids = told.map((row) => JSON.parse(row.fields_json) as { kind: string; id: string });
+    const resources = ids.filter(({ kind }) => kind === "resource").map(({ id }) => id);
+    assert.deepEqual(resources.toSorted(), made.toSorted());
+    const [audited] = await api.db.sql<[{ rows: number }]>`
+      select count(*)::float8 as rows from admin_audit where zone_id = ${zone_id} and action = 'resource.create'`;
+    assert.equal(audited.rows, 100);
   });
 
   it("is listed by what it has", async () => {
