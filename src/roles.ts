@@ -6,6 +6,7 @@ import { type ApiRole, type ControlPlane, createApi } from "./api/index.ts";
 import { deadLetterOf, STREAMS } from "./contracts/streams.ts";
 import { createCoordinator } from "./coordinator/index.ts";
 import { keyring } from "./domain/keyring.ts";
+import { JWKS_MAX_AGE_S } from "./domain/zone-key.ts";
 import { ROLE_NAMES, type RoleName } from "./domain/role-name.ts";
 import { createGateway } from "./gateway/index.ts";
 import type { Role } from "./http/role.ts";
@@ -34,6 +35,15 @@ const api = (parts: Parts, made: Made): Role => {
     compiler: createPolicyCompiler({ opa_path: config.OPA_PATH, log }),
     wake: parts.wakeOutbox,
     kek: keyring(required(config.ZONE_KEK, "ZONE_KEK"), config.ZONE_KEK_PREVIOUS),
+    egress: createEgress({
+      allow_private: false,
+      allow_loopback: !config.production,
+      allowlist: [],
+      production: config.production,
+      clock: parts.clock,
+    }),
+    key_delay_s: config.production ? JWKS_MAX_AGE_S : 0,
+    rate_limit_per_minute: config.RATE_LIMIT_PER_MINUTE,
     bootstrap_token: config.BOOTSTRAP_ADMIN_TOKEN,
     log,
     metrics: createMetrics(parts.process_metrics),

@@ -5,7 +5,9 @@ import type { Database, Transaction } from "../ports/database.ts";
 import { type Caller, systemCaller } from "./caller.ts";
 import { createChange } from "./change.ts";
 import { bootstrapUsed, missing, unusable } from "./faults.ts";
+import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
+import { requireRoom } from "./quotas.ts";
 import { listAdminAudit } from "./store/admin-audit.ts";
 import {
   bootstrapWasUsed,
@@ -16,7 +18,7 @@ import {
   revokeAdminToken,
 } from "./store/admin-tokens.ts";
 import { tokenHash, weaknessOf } from "./token-strength.ts";
-import { newZone, requireHeldZone } from "./zones.ts";
+import { newZone } from "./zones.ts";
 
 /** Known by its look, so that scanners of repositories and logs find one that leaked. */
 const newToken = (): string => `caracal_admin_${randomSecret()}`;
@@ -96,7 +98,10 @@ export const adminVerbs = ({
       throw unusable("token", "is the bootstrap token, which works at the bootstrap only; bring another one");
     }
     return change(caller, async (tx) => {
-      if (zone_id !== null) await requireHeldZone(tx, zone_id);
+      if (zone_id !== null) {
+        await requireHeldZone(tx, zone_id);
+        await requireRoom(tx, zone_id, "admin_tokens");
+      }
       const fields = {
         zone_id,
         label: body.label,

@@ -9,6 +9,7 @@ import type { Database } from "../ports/database.ts";
 import { actorOfToken, type Caller } from "./caller.ts";
 import { missing, tokenUnusable, unauthorized } from "./faults.ts";
 import { findUsableToken, touchAdminToken } from "./store/admin-tokens.ts";
+import { findRegistrationToken } from "./store/registration.ts";
 import { zoneState } from "./store/zones.ts";
 import { tokenHash } from "./token-strength.ts";
 
@@ -38,6 +39,13 @@ const authenticate = async (options: AdmitOptions, arrival: Arrival, endpoint: A
     if (!is_bootstrap) throw unauthorized("This takes the bootstrap token (BOOTSTRAP_ADMIN_TOKEN), and no other.");
     return { actor: "bootstrap", zone_id: null, access: "full", request_id: arrival.request_id };
   }
+  if (endpoint.reach === "registration") {
+    const found = await findRegistrationToken(db.sql, hash);
+    if (found === undefined)
+      throw unauthorized("This takes an initial access token that is neither expired nor revoked.");
+    const actor = `registration_token:${found.id}`;
+    return { actor, zone_id: found.zone_id, access: "full", request_id: arrival.request_id };
+  }
   if (is_bootstrap)
     throw unauthorized("The bootstrap token works at POST /v1/bootstrap only; use the admin token that it made.");
   const found = await findUsableToken(db.sql, hash);
@@ -63,11 +71,11 @@ export const authorize = (caller: Caller, endpoint: ApiEndpoint, zone_id: string
     return new Problem(403, "admin_token_read_only", "This admin token may read only.");
   }
   if (caller.zone_id === null || endpoint.reach === "own" || endpoint.reach === "bootstrap") return undefined;
-  if (endpoint.reach === "zone" && zone_id === caller.zone_id) return undefined;
-  const message =
-    endpoint.reach === "zone"
-      ? "This admin token belongs to another zone."
-      : "This takes a global admin token; yours belongs to a zone.";
+  const of_a_zone = endpoint.reach === "zone" || endpoint.reach === "registration";
+  if (of_a_zone && zone_id === caller.zone_id) return undefined;
+  const message = of_a_zone
+    ? "This token belongs to another zone."
+    : "This takes a global admin token; yours belongs to a zone.";
   return new Problem(403, "admin_token_zone_mismatch", message);
 };
 

@@ -1,4 +1,5 @@
 import { uuidv7 } from "../kernel/ids.ts";
+import type { Once } from "./idempotency.ts";
 
 /** Who asks for something, as far as an operation needs to know. */
 export type Caller = {
@@ -10,6 +11,8 @@ export type Caller = {
   readonly zone_id: string | null;
   readonly access: "full" | "read";
   readonly request_id: string;
+  /** The request's `Idempotency-Key`, where it has one and makes something. */
+  readonly once?: Once | undefined;
 };
 
 /** How an admin token stands in the admin audit, and as the maker of other tokens. */

@@ -1,10 +1,11 @@
-import type { Invalidation, OutboxStream } from "../contracts/streams.ts";
+import type { ConfigKind, Invalidation, OutboxStream } from "../contracts/streams.ts";
 import { STREAMS } from "../contracts/streams.ts";
 import type { RevocationEvent } from "../domain/revocation.ts";
 import { type Database, isConflict, type Transaction } from "../ports/database.ts";
 import { enqueueInvalidation, enqueueRevocation, type OutboxRow } from "../streams/outbox-store.ts";
 import type { Caller } from "./caller.ts";
 import { conflictOf, tokenUnusable } from "./faults.ts";
+import { onceOnly } from "./idempotency.ts";
 import { insertAdminAudit } from "./store/admin-audit.ts";
 import { holdAdminToken } from "./store/admin-tokens.ts";
 
@@ -33,11 +34,7 @@ export type Changed<T> =
 export type Change = <T>(caller: Caller, run: (tx: Transaction) => Promise<Changed<T>>) => Promise<T>;
 
 /** A change of this object, told to those who cache it. */
-export const configChanged = (
-  kind: "zone" | "application" | "resource",
-  zone_id: string,
-  id: string,
-): Announcement => ({
+export const configChanged = (kind: ConfigKind, zone_id: string, id: string): Announcement => ({
   stream: STREAMS.config,
   zone_id,
   kind,
@@ -60,7 +57,7 @@ const transact = async <T>(
     // Admitted before this transaction began, and perhaps revoked since: what a revoked token makes would outlive it.
     if (caller.admin_token_id !== undefined && !(await holdAdminToken(tx, caller.admin_token_id)))
       throw tokenUnusable();
-    changed = await run(tx);
+    changed = await onceOnly(tx, caller, run);
     if (changed.entry === undefined) return;
     await insertAdminAudit(tx, caller, changed.entry);
     for (const event of changed.revoked ?? []) rows.push(await enqueueRevocation(tx, event));

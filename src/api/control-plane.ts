@@ -1,10 +1,18 @@
 import { adminVerbs } from "./admin-tokens.ts";
 import { applicationVerbs } from "./applications.ts";
+import { challengeVerbs } from "./challenges.ts";
 import { createChange } from "./change.ts";
+import { grantVerbs } from "./grants.ts";
+import { issuerVerbs } from "./issuers.ts";
+import { keyVerbs } from "./keys.ts";
 import { ledgerVerbs } from "./ledger.ts";
+import { namedVerbs } from "./named.ts";
 import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
 import { policyVerbs } from "./policies.ts";
 import { policySetVerbs } from "./policy-sets.ts";
+import { providerVerbs } from "./providers.ts";
+import { quotaVerbs } from "./quotas.ts";
+import { registrationVerbs } from "./registration.ts";
 import { resourceVerbs } from "./resources.ts";
 import { sessionVerbs } from "./sessions.ts";
 import { tokenHash } from "./token-strength.ts";
@@ -19,6 +27,9 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     db: deps.db,
     compiler: deps.compiler,
     kek: deps.kek,
+    egress: deps.egress,
+    key_delay_s: deps.key_delay_s,
+    rate_limit_per_minute: deps.rate_limit_per_minute,
     bootstrap_hash: deps.bootstrap_token === undefined ? undefined : tokenHash(deps.bootstrap_token),
     change: createChange(deps.db, deps.wake, deps.onChange ?? (() => {})),
   };
@@ -26,10 +37,18 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     ...adminVerbs(parts),
     ...zoneVerbs(parts),
     ...applicationVerbs(parts),
+    ...registrationVerbs(parts),
+    ...providerVerbs(parts),
+    ...issuerVerbs(parts),
     ...resourceVerbs(parts),
+    ...grantVerbs(parts),
+    ...keyVerbs(parts),
+    ...quotaVerbs(parts),
+    ...namedVerbs(parts),
     ...policyVerbs(parts),
     ...policySetVerbs(parts),
     ...sessionVerbs(parts),
+    ...challengeVerbs(parts),
     ...ledgerVerbs(parts),
   };
 };

@@ -1,5 +1,6 @@
 import { apiEndpoints } from "../contracts/api.ts";
 import { MAX_API_BODY_BYTES } from "../contracts/api-fields.ts";
+import { openApiOf } from "../contracts/openapi.ts";
 import { databaseReachable } from "../http/ready.ts";
 import type { Role } from "../http/role.ts";
 import { createRouter } from "../http/routes.ts";
@@ -8,7 +9,10 @@ import type { Metrics } from "../kernel/metrics.ts";
 import { worker } from "../kernel/service.ts";
 import { createAdmit } from "./admit.ts";
 import { createControlPlane } from "./control-plane.ts";
+import { onceOf } from "./idempotency.ts";
 import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
+import { deleteOldChallenges } from "./store/challenges.ts";
+import { deleteOldKeys } from "./store/idempotency.ts";
 import { deleteEndedSessions } from "./store/sessions.ts";
 import { tokenHash } from "./token-strength.ts";
 
@@ -16,9 +20,17 @@ export { createGlobalToken } from "./admin-tokens.ts";
 export { systemCaller } from "./caller.ts";
 export type { ControlPlane } from "./parts.ts";
 
-/** Sessions that ended long ago are forgotten: so many at most a round. */
+/** Sessions and challenges that ended long ago and old idempotency keys are forgotten: so many at most a round. */
 const SWEEP_MS = 60_000;
 const SWEEP_SESSIONS = 5_000;
+const SWEEP_KEYS = 5_000;
+const SWEEP_CHALLENGES = 5_000;
+
+/** Making it takes some 50 ms, which only those pay who read it, once. */
+const openApi = (): (() => string) => {
+  let text: string | undefined;
+  return () => (text ??= JSON.stringify(openApiOf(apiEndpoints)));
+};
 
 export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly log: Log; readonly metrics: Metrics };
 
@@ -40,18 +52,22 @@ export const createApi = (deps: ApiDeps): ApiRole => {
       endpoints: apiEndpoints,
       handlers: control_plane,
       admit: createAdmit({ db, bootstrap_hash, log }),
+      refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
+      documents: { "/openapi.json": openApi() },
       max_body_bytes: MAX_API_BODY_BYTES,
       log,
       onAnswer: (status) => answers.inc(String(status)),
     }),
     services: [
       worker({
-        name: "api-ended-sessions",
+        name: "api-upkeep",
         every_ms: SWEEP_MS,
         tick: async () => {
           await deleteEndedSessions(db.sql, SWEEP_SESSIONS);
+          await deleteOldKeys(db.sql, SWEEP_KEYS);
+          await deleteOldChallenges(db.sql, SWEEP_CHALLENGES);
         },
-        onError: (error) => log.warn({ err: error }, "ended sessions can't be forgotten"),
+        onError: (error) => log.warn({ err: error }, "what ended long ago can't be forgotten"),
       }),
     ],
     ready: [databaseReachable(db)],

@@ -2,6 +2,7 @@ import type { ApiEndpoints } from "../contracts/api.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import type { Handlers } from "../http/routes.ts";
 import type { Database } from "../ports/database.ts";
+import type { Egress } from "../ports/egress.ts";
 import type { PolicyCompiler } from "../ports/policy.ts";
 import type { OutboxRow } from "../streams/outbox-store.ts";
 import type { Caller } from "./caller.ts";
@@ -17,6 +18,12 @@ export type ControlPlaneDeps = {
   readonly wake: (rows: readonly OutboxRow[]) => void;
   /** `ZONE_KEK`. */
   readonly kek: Keyring;
+  /** Judges the addresses that the STS will be told to call. */
+  readonly egress: Egress;
+  /** How long after it was made a zone's key signs: what the longest cache of a JWKS needs, in seconds. */
+  readonly key_delay_s: number;
+  /** The deployment's `RATE_LIMIT_PER_MINUTE`. */
+  readonly rate_limit_per_minute: number;
   /** `BOOTSTRAP_ADMIN_TOKEN`, at least 32 bytes; undefined: there is no bootstrap. */
   readonly bootstrap_token?: string | undefined;
   /** Called behind each commit with its action (`application.create`, …). */
@@ -29,6 +36,9 @@ export type Parts = {
   readonly change: Change;
   readonly compiler: PolicyCompiler;
   readonly kek: Keyring;
+  readonly egress: Egress;
+  readonly key_delay_s: number;
+  readonly rate_limit_per_minute: number;
   /** SHA-256 of the bootstrap token, where there is one. */
   readonly bootstrap_hash: string | undefined;
 };

@@ -3,58 +3,18 @@ import type { policyEndpoints } from "../contracts/api-policies.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import { Problem, requestAborted } from "../kernel/problem.ts";
 import { missing } from "./faults.ts";
+import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { archiveNamed, findNamed, insertNamed, listNamed, lockNamed, renameNamed } from "./store/named.ts";
-import { findPolicyVersion, insertPolicyVersion, listPolicyVersions, policyIsActive } from "./store/policies.ts";
-import { requireHeldZone } from "./zones.ts";
+import { findPolicyVersion, insertPolicyVersion, listPolicyVersions } from "./store/policies.ts";
+import { findThing, lockThing } from "./store/things.ts";
 
 const MAX_ISSUES = 32;
 
-type PolicyOperation = Extract<
-  keyof typeof policyEndpoints,
-  `${string}Polic${"y" | "ies"}` | `${string}PolicyVersion${"" | "s"}`
->;
+type PolicyOperation = Extract<keyof typeof policyEndpoints, `${string}PolicyVersion${"" | "s"}`>;
 
 export const policyVerbs = ({ db, change, compiler }: Parts): Pick<ControlPlane, PolicyOperation> => ({
-  listPolicies: ({ params, query }) => listNamed(db.sql, "policies", params.zone_id, query),
-
-  createPolicy: ({ caller, params: { zone_id }, body }) =>
-    change(caller, async (tx) => {
-      await requireHeldZone(tx, zone_id);
-      const policy = await insertNamed(tx, "policies", zone_id, uuidv7(), body.name);
-      return { result: policy, entry: { action: "policy.create", zone_id, object_id: policy.id, detail: body } };
-    }),
-
-  getPolicy: async ({ params }) => {
-    const policy = await findNamed(db.sql, "policies", params.zone_id, params.id);
-    if (policy === undefined) throw missing("policy");
-    return policy;
-  },
-
-  updatePolicy: ({ caller, params: { zone_id, id }, body }) =>
-    change(caller, async (tx) => {
-      const policy = await renameNamed(tx, "policies", zone_id, id, body.name);
-      if (policy === undefined) throw missing("policy");
-      return { result: policy, entry: { action: "policy.update", zone_id, object_id: id, detail: body } };
-    }),
-
-  /** Not while it decides: the set would go on with a member that nobody sees any more. */
-  archivePolicy: ({ caller, params: { zone_id, id } }) =>
-    change(caller, async (tx) => {
-      if (!(await lockNamed(tx, "policies", zone_id, id))) throw missing("policy");
-      if (await policyIsActive(tx, zone_id, id)) {
-        throw new Problem(
-          409,
-          "policy_is_active",
-          "The zone's active policy set has this policy as a member; activate a set without it first.",
-        );
-      }
-      await archiveNamed(tx, "policies", zone_id, id);
-      return { result: undefined, entry: { action: "policy.archive", zone_id, object_id: id } };
-    }),
-
   listPolicyVersions: async ({ params: { zone_id, id }, query }) => {
-    if ((await findNamed(db.sql, "policies", zone_id, id)) === undefined) throw missing("policy");
+    if ((await findThing(db.sql, "policy", zone_id, id)) === undefined) throw missing("policy");
     return listPolicyVersions(db.sql, zone_id, id, query);
   },
 
@@ -63,7 +23,7 @@ export const policyVerbs = ({ db, change, compiler }: Parts): Pick<ControlPlane,
    * then nothing is written: it has nobody who knows of it, and was perhaps sent again.
    */
   createPolicyVersion: async ({ caller, params: { zone_id, id }, body: { source }, signal }) => {
-    if ((await findNamed(db.sql, "policies", zone_id, id)) === undefined) throw missing("policy");
+    if ((await findThing(db.sql, "policy", zone_id, id)) === undefined) throw missing("policy");
     const compiled = await compiler.compile(source, zone_id, signal);
     if (!compiled.ok) {
       throw new Problem(422, "invalid_rego", "The source is not a policy that can be used; see issues.", {
@@ -73,7 +33,7 @@ export const policyVerbs = ({ db, change, compiler }: Parts): Pick<ControlPlane,
     const source_sha256 = createHash("sha256").update(source).digest("hex");
     return change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
-      if (!(await lockNamed(tx, "policies", zone_id, id))) throw missing("policy");
+      if ((await lockThing(tx, "policy", zone_id, id)) === undefined) throw missing("policy");
       const row = { zone_id, id: uuidv7(), policy_id: id, source, source_sha256 };
       const version = await insertPolicyVersion(tx, row, compiled.policy);
       if (signal?.aborted === true) throw requestAborted();

@@ -5,8 +5,8 @@ import { lengthPrefixed } from "../kernel/canonical.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import { type Issue, Problem } from "../kernel/problem.ts";
 import { missing, unusable } from "./faults.ts";
+import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { archiveNamed, findNamed, insertNamed, listNamed, lockNamed, renameNamed } from "./store/named.ts";
 import {
   activate,
   archivedMembers,
@@ -16,9 +16,12 @@ import {
   listPolicySetVersions,
   usablePolicyVersions,
 } from "./store/policy-sets.ts";
-import { requireHeldZone } from "./zones.ts";
+import { findThing, lockThing } from "./store/things.ts";
 
-type SetOperation = Extract<keyof typeof policyEndpoints, `${string}PolicySet${string}` | "getActivation">;
+type SetOperation = Extract<
+  keyof typeof policyEndpoints,
+  `${string}PolicySetVersion${"" | "s"}` | "activatePolicySet" | "getActivation"
+>;
 
 /** SHA-256 over each member's version id and the hash of its source, in order: what the ledger names a decision's policy by. */
 const manifestSha = (members: readonly { readonly id: string; readonly source_sha256: string }[]): string =>
@@ -37,51 +40,15 @@ const setTooLarge = (use: number): Problem =>
   );
 
 export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOperation> => ({
-  listPolicySets: ({ params, query }) => listNamed(db.sql, "policy_sets", params.zone_id, query),
-
-  createPolicySet: ({ caller, params: { zone_id }, body }) =>
-    change(caller, async (tx) => {
-      await requireHeldZone(tx, zone_id);
-      const set = await insertNamed(tx, "policy_sets", zone_id, uuidv7(), body.name);
-      return { result: set, entry: { action: "policy_set.create", zone_id, object_id: set.id, detail: body } };
-    }),
-
-  getPolicySet: async ({ params }) => {
-    const set = await findNamed(db.sql, "policy_sets", params.zone_id, params.id);
-    if (set === undefined) throw missing("policy set");
-    return set;
-  },
-
-  updatePolicySet: ({ caller, params: { zone_id, id }, body }) =>
-    change(caller, async (tx) => {
-      const set = await renameNamed(tx, "policy_sets", zone_id, id, body.name);
-      if (set === undefined) throw missing("policy set");
-      return { result: set, entry: { action: "policy_set.update", zone_id, object_id: id, detail: body } };
-    }),
-
-  archivePolicySet: ({ caller, params: { zone_id, id } }) =>
-    change(caller, async (tx) => {
-      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
-      if ((await findActivation(tx, zone_id, id)) !== undefined) {
-        throw new Problem(
-          409,
-          "policy_set_is_active",
-          "This policy set is the zone's active one; activate another one first.",
-        );
-      }
-      await archiveNamed(tx, "policy_sets", zone_id, id);
-      return { result: undefined, entry: { action: "policy_set.archive", zone_id, object_id: id } };
-    }),
-
   listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
-    if ((await findNamed(db.sql, "policy_sets", zone_id, id)) === undefined) throw missing("policy set");
+    if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
     return listPolicySetVersions(db.sql, zone_id, id, query);
   },
 
   createPolicySetVersion: ({ caller, params: { zone_id, id }, body: { entries } }) =>
     change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
-      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
+      if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
       const ids = entries.map((entry) => entry.policy_version_id);
       const usable = await usablePolicyVersions(tx, zone_id, ids);
       const members = ids.map((version_id) => ({
@@ -123,7 +90,7 @@ export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOpe
   activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
     change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
-      if (!(await lockNamed(tx, "policy_sets", zone_id, id))) throw missing("policy set");
+      if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
       const archived = await archivedMembers(tx, zone_id, id, version_id);
       if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
       if (archived.length > 0) {
@@ -143,7 +110,7 @@ export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOpe
     }),
 
   getActivation: async ({ params: { zone_id, id } }) => {
-    if ((await findNamed(db.sql, "policy_sets", zone_id, id)) === undefined) throw missing("policy set");
+    if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
     return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
   },
 });

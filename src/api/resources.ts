@@ -1,63 +1,52 @@
 import type { resourceEndpoints } from "../contracts/api-resources.ts";
-import { uuidv7 } from "../kernel/ids.ts";
-import type { Transaction } from "../ports/database.ts";
-import { configChanged } from "./change.ts";
-import { missing, unusable } from "./faults.ts";
+import { mayReceive } from "../domain/allowed-hosts.ts";
+import { type Announcement, configChanged } from "./change.ts";
+import { unusable } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { holdApplication } from "./store/applications.ts";
-import { archiveResource, findResource, insertResource, listResources, updateResource } from "./store/resources.ts";
-import { requireHeldZone } from "./zones.ts";
+import { clearCredentials } from "./store/grants.ts";
+import { type Fields, lockThing, updateThing } from "./store/things.ts";
+import { type ThingRules, thingVerbs } from "./things.ts";
 
-const requireServer = async (
-  tx: Transaction,
-  zone_id: string,
-  application_id: string | null | undefined,
-): Promise<void> => {
-  if (application_id === null || application_id === undefined) return;
-  if (!(await holdApplication(tx, zone_id, application_id)))
-    throw unusable("application_id", "names no application of this zone");
+const originOf = (url: unknown): string => new URL(String(url)).origin;
+
+/**
+ * A provider's credential goes to the provider's `allowed_hosts` alone. A resource that moves to another origin, or takes
+ * another provider, leaves the secrets behind that would now go there: whoever stole a zone's token gets none of them.
+ */
+const withProvider: ThingRules<"resource"> = {
+  write: async (tx, { zone_id, id, before, fields }) => {
+    const all: Fields = { ...before, ...fields };
+    const provider_id = all["provider_id"];
+    const moved = before !== undefined && originOf(before.upstream_url) !== originOf(all["upstream_url"]);
+    const announce: Announcement[] = [];
+    const detail: Record<string, unknown> = {};
+    if (typeof provider_id === "string") {
+      const provider = await lockThing(tx, "provider", zone_id, provider_id);
+      if (!mayReceive(provider?.allowed_hosts ?? [], String(all["upstream_url"]))) {
+        throw unusable("upstream_url", "has a host that is not among the provider's allowed_hosts");
+      }
+      if (moved && provider !== undefined && provider.secret_config_keys.length > 0) {
+        const cleared = { sealed_client_secret: null, sealed_api_key: null };
+        await updateThing(tx, "provider", zone_id, provider_id, cleared);
+        announce.push(configChanged("provider", zone_id, provider_id));
+        detail["provider_secrets_cleared"] = provider.secret_config_keys;
+      }
+    }
+    if (moved || (before !== undefined && before.provider_id !== (provider_id ?? null))) {
+      const cleared = await clearCredentials(tx, zone_id, id);
+      if (cleared > 0) detail["grant_credentials_cleared"] = cleared;
+    }
+    return { columns: fields, announce, detail };
+  },
 };
 
-export const resourceVerbs = ({ db, change }: Parts): Pick<ControlPlane, keyof typeof resourceEndpoints> => ({
-  listResources: ({ params, query }) => listResources(db.sql, params.zone_id, query),
-
-  createResource: ({ caller, params: { zone_id }, body }) =>
-    change(caller, async (tx) => {
-      await requireHeldZone(tx, zone_id);
-      await requireServer(tx, zone_id, body.application_id);
-      const resource = await insertResource(tx, zone_id, uuidv7(), body);
-      return {
-        result: resource,
-        entry: { action: "resource.create", zone_id, object_id: resource.id, detail: body },
-        announce: [configChanged("resource", zone_id, resource.id)],
-      };
-    }),
-
-  getResource: async ({ params }) => {
-    const resource = await findResource(db.sql, params.zone_id, params.id);
-    if (resource === undefined) throw missing("resource");
-    return resource;
-  },
-
-  updateResource: ({ caller, params: { zone_id, id }, body }) =>
-    change(caller, async (tx) => {
-      await requireServer(tx, zone_id, body.application_id);
-      const resource = await updateResource(tx, zone_id, id, body);
-      if (resource === undefined) throw missing("resource");
-      return {
-        result: resource,
-        entry: { action: "resource.update", zone_id, object_id: id, detail: body },
-        announce: [configChanged("resource", zone_id, id)],
-      };
-    }),
-
-  archiveResource: ({ caller, params: { zone_id, id } }) =>
-    change(caller, async (tx) => {
-      if (!(await archiveResource(tx, zone_id, id))) throw missing("resource");
-      return {
-        result: undefined,
-        entry: { action: "resource.archive", zone_id, object_id: id },
-        announce: [configChanged("resource", zone_id, id)],
-      };
-    }),
-});
+export const resourceVerbs = (parts: Parts): Pick<ControlPlane, keyof typeof resourceEndpoints> => {
+  const resources = thingVerbs(parts, "resource", withProvider);
+  return {
+    listResources: resources.list,
+    createResource: resources.create,
+    getResource: resources.get,
+    updateResource: resources.update,
+    archiveResource: resources.archive,
+  };
+};

@@ -10,12 +10,9 @@ import { missing } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { endSessions } from "./sessions.ts";
 import { revokeAdminTokensOf } from "./store/admin-tokens.ts";
-import { archiveZone, findZone, holdZone, insertZone, insertZoneKey, listZones, updateZone } from "./store/zones.ts";
-
-/** 404 where the zone is not live; else it stays live until the commit. First in every transaction that makes something. */
-export const requireHeldZone = async (tx: Transaction, zone_id: string): Promise<void> => {
-  if (!(await holdZone(tx, zone_id))) throw missing("zone");
-};
+import { insertZoneKey } from "./store/keys.ts";
+import { archiveThing, findThing, insertThing, listThings, lockThing } from "./store/things.ts";
+import { changeThing, requireSeen } from "./things.ts";
 
 /** A zone and its first key, in the caller's transaction, and what is to be announced of them. */
 export const newZone = async (
@@ -23,9 +20,9 @@ export const newZone = async (
   kek: Keyring,
   fields: NewZone,
 ): Promise<{ readonly zone: Zone; readonly announce: readonly Announcement[] }> => {
-  const zone = await insertZone(tx, uuidv7(), fields);
+  const zone = await insertThing(tx, "zone", { ...fields, id: uuidv7() });
   const key = makeZoneKey(kek, zone.id);
-  await insertZoneKey(tx, zone.id, key);
+  await insertZoneKey(tx, zone.id, key, 0);
   return {
     zone,
     announce: [
@@ -36,48 +33,46 @@ export const newZone = async (
 };
 
 export const zoneVerbs = ({ db, change, kek }: Parts): Pick<ControlPlane, keyof typeof zoneEndpoints> => ({
-  listZones: ({ caller, query }) => listZones(db.sql, caller.zone_id, query),
+  listZones: ({ caller, query }) => listThings(db.sql, "zone", caller.zone_id, query),
 
   createZone: ({ caller, body }) =>
     change(caller, async (tx) => {
       const { zone, announce } = await newZone(tx, kek, body);
       return {
         result: zone,
-        entry: { action: "zone.create", zone_id: zone.id, object_id: zone.id, detail: body },
+        entry: { action: "zone.create", zone_id: zone.id, object_id: zone.id, detail: { after: zone } },
         announce,
       };
     }),
 
   getZone: async ({ params }) => {
-    const zone = await findZone(db.sql, params.zone_id);
+    const zone = await findThing(db.sql, "zone", params.zone_id, params.zone_id);
     if (zone === undefined) throw missing("zone");
     return zone;
   },
 
-  updateZone: ({ caller, params, body }) =>
-    change(caller, async (tx) => {
-      const zone = await updateZone(tx, params.zone_id, body);
-      if (zone === undefined) throw missing("zone");
-      return {
-        result: zone,
-        entry: { action: "zone.update", zone_id: zone.id, object_id: zone.id, detail: body },
-        announce: [configChanged("zone", zone.id, zone.id)],
-      };
-    }),
+  updateZone: ({ caller, params: { zone_id }, if_match, body }) =>
+    change(caller, (tx) => changeThing(tx, "zone", {}, { caller, zone_id, id: zone_id, if_match }, body)),
 
   /**
    * Crash between the archiving and the end of the sessions: the zone issues nothing any more, and the same call again ends
    * what is left (an archived zone is no 404 here).
    */
-  archiveZone: async ({ caller, params: { zone_id } }) => {
+  archiveZone: async ({ caller, params: { zone_id }, if_match }) => {
     await change(caller, async (tx) => {
-      const archived = await archiveZone(tx, zone_id);
-      if (archived === undefined) throw missing("zone");
-      if (!archived) return { result: undefined };
+      const before = await lockThing(tx, "zone", zone_id, zone_id);
+      if (before === undefined) return { result: undefined };
+      requireSeen(if_match, before);
+      await archiveThing(tx, "zone", zone_id, zone_id);
       const tokens = await revokeAdminTokensOf(tx, zone_id);
       return {
         result: undefined,
-        entry: { action: "zone.archive", zone_id, object_id: zone_id, detail: { revoked_admin_tokens: tokens } },
+        entry: {
+          action: "zone.archive",
+          zone_id,
+          object_id: zone_id,
+          detail: { before, revoked_admin_tokens: tokens },
+        },
         announce: [configChanged("zone", zone_id, zone_id)],
       };
     });

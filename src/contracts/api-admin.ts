@@ -114,6 +114,7 @@ export const adminEndpoints = {
     body: NewAdminTokenSchema,
     status: 201,
     response: CreatedAdminTokenSchema,
+    shown_once: ["token"],
   },
   getAdminToken: {
     method: "GET",

@@ -2,17 +2,19 @@ import * as v from "valibot";
 import type { ApiEndpoint } from "./api-access.ts";
 import {
   changesOf,
+  IdSchema,
   list,
   NameSchema,
-  NoQuerySchema,
   PageQuerySchema,
   pageOf,
   ScopesSchema,
+  text,
   TextsSchema,
   TimeSchema,
   ZoneItemParamsSchema,
-  ZoneParamsSchema,
 } from "./api-fields.ts";
+import { CalledUrlSchema, JwksSchema } from "./api-outward.ts";
+import { thingEndpoints, thingFields } from "./api-thing.ts";
 
 const MAX_TRAITS = 64;
 
@@ -40,19 +42,41 @@ const RateLimitSchema = v.nullable(
   ),
 );
 
+/** How an application may prove who it is. */
+const CredentialTypesSchema = v.pipe(
+  list(v.picklist(["client_secret", "private_key_jwt", "workload"]), 3),
+  v.check((types) => new Set(types).size === types.length, "must name each type once"),
+);
+
+/** What a workload's token must say beside its issuer: `sub` at least, or every workload of the issuer would be this one. */
+const WorkloadClaimsSchema = v.pipe(
+  v.record(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_.:/-]{1,128}$/, "must be a claim's name")), text(1024)),
+  v.check((claims) => Object.hasOwn(claims, "sub"), "must name a sub"),
+  v.check((claims) => Object.keys(claims).length <= 16, "must have at most 16 claims"),
+);
+
 const KindSchema = v.picklist(["confidential", "public"]);
 
 export const ApplicationSchema = v.object({
-  id: v.string(),
-  zone_id: v.string(),
+  ...thingFields,
   name: v.string(),
   kind: KindSchema,
   scopes: TextsSchema,
   traits: TextsSchema,
   /** null: the deployment's limit. */
   rate_limit_per_minute: v.nullable(v.number()),
-  created_at: TimeSchema,
-  updated_at: TimeSchema,
+  credential_types: TextsSchema,
+  jwks: v.nullable(v.looseObject({})),
+  jwks_uri: v.nullable(v.string()),
+  /** The issuer of the workload's tokens, and what they must say. */
+  workload_issuer_id: v.nullable(v.string()),
+  workload_claims: v.nullable(v.record(v.string(), v.string())),
+  /** It may take mandates that are not bound to a call's method and path. */
+  unbound_mandates: v.boolean(),
+  /** Which initial access token registered it; null: an admin did. */
+  registration_token_id: v.nullable(v.string()),
+  /** Until then the secret before the present one opens as well. */
+  previous_secret_expires_at: v.nullable(TimeSchema),
 });
 export type Application = v.InferOutput<typeof ApplicationSchema>;
 
@@ -60,90 +84,89 @@ export type Application = v.InferOutput<typeof ApplicationSchema>;
 const CreatedApplicationSchema = v.object({ ...ApplicationSchema.entries, client_secret: v.optional(v.string()) });
 export type CreatedApplication = v.InferOutput<typeof CreatedApplicationSchema>;
 
+const credentials = {
+  credential_types: CredentialTypesSchema,
+  jwks: v.nullable(JwksSchema),
+  jwks_uri: v.nullable(CalledUrlSchema),
+  workload_issuer_id: v.nullable(IdSchema),
+  workload_claims: v.nullable(WorkloadClaimsSchema),
+  unbound_mandates: v.boolean(),
+};
+
 const NewApplicationSchema = v.strictObject({
   name: NameSchema,
   kind: v.optional(KindSchema, "confidential"),
   scopes: v.optional(ScopesSchema, []),
   traits: v.optional(TraitsSchema, []),
   rate_limit_per_minute: v.optional(RateLimitSchema, null),
+  ...v.partial(v.strictObject(credentials)).entries,
 });
-export type NewApplication = v.InferOutput<typeof NewApplicationSchema>;
 
 const ApplicationChangesSchema = changesOf({
   name: NameSchema,
   scopes: ScopesSchema,
   traits: TraitsSchema,
   rate_limit_per_minute: RateLimitSchema,
+  ...credentials,
 });
-export type ApplicationChanges = v.InferOutput<typeof ApplicationChangesSchema>;
 
-const NewSecretSchema = v.object({ id: v.string(), client_secret: v.string() });
+const NewSecretSchema = v.object({
+  id: v.string(),
+  client_secret: v.string(),
+  previous_secret_expires_at: v.nullable(TimeSchema),
+});
+
+const WEEK_S = 604_800;
+
+const NewSecretQuerySchema = v.strictObject({
+  /** How long the old secret still opens, so that every replica of a client can be given the new one. */
+  keep_old_s: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^[0-9]{1,6}$/, "must be a whole number of seconds"),
+      v.transform(Number),
+      v.maxValue(WEEK_S, `must be at most ${WEEK_S} seconds (a week)`),
+    ),
+    "0",
+  ),
+});
+
+const ApplicationQuerySchema = v.strictObject({
+  ...PageQuerySchema.entries,
+  name: v.optional(NameSchema),
+  kind: v.optional(KindSchema),
+});
+
+const thing = thingEndpoints({
+  path: "applications",
+  one: "application",
+  many: "applications",
+  makes: "Register an application; its secret is shown once",
+  archives: "Archive an application and end its sessions",
+  item: ApplicationSchema,
+  made: CreatedApplicationSchema,
+  page: pageOf(ApplicationSchema),
+  query: ApplicationQuerySchema,
+  fresh: NewApplicationSchema,
+  changes: ApplicationChangesSchema,
+});
 
 export const applicationEndpoints = {
-  listApplications: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/applications",
-    summary: "The zone's applications",
-    reach: "zone",
-    access: "read",
-    params: ZoneParamsSchema,
-    query: PageQuerySchema,
-    status: 200,
-    response: pageOf(ApplicationSchema),
-  },
-  createApplication: {
-    method: "POST",
-    path: "/v1/zones/{zone_id}/applications",
-    summary: "Register an application; its secret is shown once",
-    reach: "zone",
-    access: "write",
-    params: ZoneParamsSchema,
-    query: NoQuerySchema,
-    body: NewApplicationSchema,
-    status: 201,
-    response: CreatedApplicationSchema,
-  },
-  getApplication: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/applications/{id}",
-    summary: "One application",
-    reach: "zone",
-    access: "read",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 200,
-    response: ApplicationSchema,
-  },
-  updateApplication: {
-    method: "PATCH",
-    path: "/v1/zones/{zone_id}/applications/{id}",
-    summary: "Change an application",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    body: ApplicationChangesSchema,
-    status: 200,
-    response: ApplicationSchema,
-  },
-  archiveApplication: {
-    method: "DELETE",
-    path: "/v1/zones/{zone_id}/applications/{id}",
-    summary: "Archive an application and end its sessions",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 204,
-  },
+  listApplications: thing.list,
+  createApplication: { ...thing.create, shown_once: ["client_secret"] },
+  getApplication: thing.get,
+  updateApplication: thing.update,
+  archiveApplication: thing.archive,
   replaceSecret: {
     method: "POST",
     path: "/v1/zones/{zone_id}/applications/{id}/secret",
-    summary: "Replace an application's secret; the old one stops working, the new one is shown once",
+    summary:
+      "Replace an application's secret; the new one is shown once, the old one works for keep_old_s seconds more",
     reach: "zone",
     access: "write",
+    edits: true,
     params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
+    query: NewSecretQuerySchema,
     status: 200,
     response: NewSecretSchema,
   },

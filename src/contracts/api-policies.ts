@@ -11,20 +11,14 @@ import {
   text,
   TimeSchema,
   ZoneItemParamsSchema,
-  ZoneParamsSchema,
 } from "./api-fields.ts";
+import { thingEndpoints, thingFields } from "./api-thing.ts";
 
 /** The most members of a policy set. */
 export const MAX_SET_ENTRIES = 256;
 const MAX_SOURCE_CHARACTERS = 64 * 1024;
 
-const NamedSchema = v.object({
-  id: v.string(),
-  zone_id: v.string(),
-  name: v.string(),
-  created_at: TimeSchema,
-  updated_at: TimeSchema,
-});
+const NamedSchema = v.object({ ...thingFields, name: v.string() });
 /** A policy, or a policy set: a name that holds versions. */
 export type Named = v.InferOutput<typeof NamedSchema>;
 
@@ -89,63 +83,47 @@ export type Activation = v.InferOutput<typeof ActivationSchema>;
 /** `active` is null where another set is active in the zone, or none. */
 const ActivationStateSchema = v.object({ active: v.nullable(ActivationSchema) });
 
+const NamedQuerySchema = v.strictObject({ ...PageQuerySchema.entries, name: v.optional(NameSchema) });
+
+const policy = thingEndpoints({
+  path: "policies",
+  one: "policy",
+  many: "policies",
+  makes: "Name a policy; its source comes with its versions",
+  archives: "Archive a policy that is not part of the active set",
+  item: NamedSchema,
+  made: NamedSchema,
+  page: pageOf(NamedSchema),
+  query: NamedQuerySchema,
+  fresh: NewNamedSchema,
+  changes: NamedChangesSchema,
+});
+
+const policySet = thingEndpoints({
+  path: "policy-sets",
+  one: "policy set",
+  many: "policy sets",
+  makes: "Name a policy set; its members come with its versions",
+  archives: "Archive a policy set that is not active",
+  item: NamedSchema,
+  made: NamedSchema,
+  page: pageOf(NamedSchema),
+  query: NamedQuerySchema,
+  fresh: NewNamedSchema,
+  changes: NamedChangesSchema,
+});
+
 export const policyEndpoints = {
-  listPolicies: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/policies",
-    summary: "The zone's policies",
-    reach: "zone",
-    access: "read",
-    params: ZoneParamsSchema,
-    query: PageQuerySchema,
-    status: 200,
-    response: pageOf(NamedSchema),
-  },
-  createPolicy: {
-    method: "POST",
-    path: "/v1/zones/{zone_id}/policies",
-    summary: "Name a policy; its source comes with its versions",
-    reach: "zone",
-    access: "write",
-    params: ZoneParamsSchema,
-    query: NoQuerySchema,
-    body: NewNamedSchema,
-    status: 201,
-    response: NamedSchema,
-  },
-  getPolicy: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/policies/{id}",
-    summary: "One policy",
-    reach: "zone",
-    access: "read",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 200,
-    response: NamedSchema,
-  },
-  updatePolicy: {
-    method: "PATCH",
-    path: "/v1/zones/{zone_id}/policies/{id}",
-    summary: "Rename a policy",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    body: NamedChangesSchema,
-    status: 200,
-    response: NamedSchema,
-  },
-  archivePolicy: {
-    method: "DELETE",
-    path: "/v1/zones/{zone_id}/policies/{id}",
-    summary: "Archive a policy that is not part of the active set",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 204,
-  },
+  listPolicies: policy.list,
+  createPolicy: policy.create,
+  getPolicy: policy.get,
+  updatePolicy: policy.update,
+  archivePolicy: policy.archive,
+  listPolicySets: policySet.list,
+  createPolicySet: policySet.create,
+  getPolicySet: policySet.get,
+  updatePolicySet: policySet.update,
+  archivePolicySet: policySet.archive,
   listPolicyVersions: {
     method: "GET",
     path: "/v1/zones/{zone_id}/policies/{id}/versions",
@@ -179,62 +157,6 @@ export const policyEndpoints = {
     query: NoQuerySchema,
     status: 200,
     response: PolicyVersionSchema,
-  },
-  listPolicySets: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/policy-sets",
-    summary: "The zone's policy sets",
-    reach: "zone",
-    access: "read",
-    params: ZoneParamsSchema,
-    query: PageQuerySchema,
-    status: 200,
-    response: pageOf(NamedSchema),
-  },
-  createPolicySet: {
-    method: "POST",
-    path: "/v1/zones/{zone_id}/policy-sets",
-    summary: "Name a policy set; its members come with its versions",
-    reach: "zone",
-    access: "write",
-    params: ZoneParamsSchema,
-    query: NoQuerySchema,
-    body: NewNamedSchema,
-    status: 201,
-    response: NamedSchema,
-  },
-  getPolicySet: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/policy-sets/{id}",
-    summary: "One policy set",
-    reach: "zone",
-    access: "read",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 200,
-    response: NamedSchema,
-  },
-  updatePolicySet: {
-    method: "PATCH",
-    path: "/v1/zones/{zone_id}/policy-sets/{id}",
-    summary: "Rename a policy set",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    body: NamedChangesSchema,
-    status: 200,
-    response: NamedSchema,
-  },
-  archivePolicySet: {
-    method: "DELETE",
-    path: "/v1/zones/{zone_id}/policy-sets/{id}",
-    summary: "Archive a policy set that is not active",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 204,
   },
   listPolicySetVersions: {
     method: "GET",

@@ -1,18 +1,7 @@
 import * as v from "valibot";
 import type { ApiEndpoint } from "./api-access.ts";
-import {
-  changesOf,
-  IdSchema,
-  NameSchema,
-  NoQuerySchema,
-  PageQuerySchema,
-  pageOf,
-  ScopesSchema,
-  TextsSchema,
-  TimeSchema,
-  ZoneItemParamsSchema,
-  ZoneParamsSchema,
-} from "./api-fields.ts";
+import { changesOf, IdSchema, NameSchema, PageQuerySchema, pageOf, ScopesSchema, TextsSchema } from "./api-fields.ts";
+import { thingEndpoints, thingFields } from "./api-thing.ts";
 
 /** An absolute URI without a fragment (RFC 8707, 2) that fits a header and a token's `aud`. */
 const IdentifierSchema = v.pipe(
@@ -53,17 +42,54 @@ const UpstreamUrlSchema = v.pipe(
   }),
 );
 
+const DAY_MS = 86_400_000;
+const GIB = 1024 ** 3;
+
+/** Within the process's own maximum, which the Gateway knows; null: that maximum. */
+const limit = (max: number) =>
+  v.nullable(
+    v.pipe(
+      v.number(),
+      v.integer("must be a whole number"),
+      v.minValue(1, "must be at least 1"),
+      v.maxValue(max, `must be at most ${max}`),
+    ),
+  );
+
+const limits = {
+  upstream_timeout_ms: limit(DAY_MS),
+  stream_idle_timeout_ms: limit(DAY_MS),
+  stream_max_ms: limit(DAY_MS),
+  max_request_bytes: limit(GIB),
+};
+
+const CostSchema = v.pipe(
+  v.number(),
+  v.integer("must be a whole number"),
+  v.minValue(0, "must be at least 0"),
+  v.maxValue(1_000_000, "must be at most 1000000"),
+);
+
 export const ResourceSchema = v.object({
-  id: v.string(),
-  zone_id: v.string(),
+  ...thingFields,
   identifier: v.string(),
   name: v.string(),
   upstream_url: v.string(),
   scopes: TextsSchema,
   /** The application that is this resource's server, where it is one. */
   application_id: v.nullable(v.string()),
-  created_at: TimeSchema,
-  updated_at: TimeSchema,
+  /** Where the upstream's own credential comes from; null: the mandate is what the upstream takes. */
+  provider_id: v.nullable(v.string()),
+  /** What an exchange costs of a delegation's `cost_budget`. */
+  cost_units: v.number(),
+  upstream_timeout_ms: v.nullable(v.number()),
+  stream_idle_timeout_ms: v.nullable(v.number()),
+  stream_max_ms: v.nullable(v.number()),
+  max_request_bytes: v.nullable(v.number()),
+  /** Whether the upstream is told who calls, in `X-Caracal-Identity`. */
+  identity_header: v.boolean(),
+  /** Whether cookies pass by the header form. */
+  cookies: v.boolean(),
 });
 export type Resource = v.InferOutput<typeof ResourceSchema>;
 
@@ -73,8 +99,12 @@ const NewResourceSchema = v.strictObject({
   upstream_url: UpstreamUrlSchema,
   scopes: v.optional(ScopesSchema, []),
   application_id: v.optional(v.nullable(IdSchema), null),
+  provider_id: v.optional(v.nullable(IdSchema), null),
+  cost_units: v.optional(CostSchema, 0),
+  ...v.partial(v.strictObject(limits)).entries,
+  identity_header: v.optional(v.boolean(), false),
+  cookies: v.optional(v.boolean(), false),
 });
-export type NewResource = v.InferOutput<typeof NewResourceSchema>;
 
 const ResourceChangesSchema = changesOf({
   identifier: IdentifierSchema,
@@ -82,64 +112,38 @@ const ResourceChangesSchema = changesOf({
   upstream_url: UpstreamUrlSchema,
   scopes: ScopesSchema,
   application_id: v.nullable(IdSchema),
+  provider_id: v.nullable(IdSchema),
+  cost_units: CostSchema,
+  ...limits,
+  identity_header: v.boolean(),
+  cookies: v.boolean(),
 });
-export type ResourceChanges = v.InferOutput<typeof ResourceChangesSchema>;
+
+const ResourceQuerySchema = v.strictObject({
+  ...PageQuerySchema.entries,
+  identifier: v.optional(IdentifierSchema),
+  application_id: v.optional(IdSchema),
+  provider_id: v.optional(IdSchema),
+});
+
+const thing = thingEndpoints({
+  path: "resources",
+  one: "resource",
+  many: "resources",
+  makes: "Protect an upstream as a resource",
+  archives: "Archive a resource: no mandate is made for it any more",
+  item: ResourceSchema,
+  made: ResourceSchema,
+  page: pageOf(ResourceSchema),
+  query: ResourceQuerySchema,
+  fresh: NewResourceSchema,
+  changes: ResourceChangesSchema,
+});
 
 export const resourceEndpoints = {
-  listResources: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/resources",
-    summary: "The zone's resources",
-    reach: "zone",
-    access: "read",
-    params: ZoneParamsSchema,
-    query: PageQuerySchema,
-    status: 200,
-    response: pageOf(ResourceSchema),
-  },
-  createResource: {
-    method: "POST",
-    path: "/v1/zones/{zone_id}/resources",
-    summary: "Protect an upstream as a resource",
-    reach: "zone",
-    access: "write",
-    params: ZoneParamsSchema,
-    query: NoQuerySchema,
-    body: NewResourceSchema,
-    status: 201,
-    response: ResourceSchema,
-  },
-  getResource: {
-    method: "GET",
-    path: "/v1/zones/{zone_id}/resources/{id}",
-    summary: "One resource",
-    reach: "zone",
-    access: "read",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 200,
-    response: ResourceSchema,
-  },
-  updateResource: {
-    method: "PATCH",
-    path: "/v1/zones/{zone_id}/resources/{id}",
-    summary: "Change a resource",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    body: ResourceChangesSchema,
-    status: 200,
-    response: ResourceSchema,
-  },
-  archiveResource: {
-    method: "DELETE",
-    path: "/v1/zones/{zone_id}/resources/{id}",
-    summary: "Archive a resource: no mandate is made for it any more",
-    reach: "zone",
-    access: "write",
-    params: ZoneItemParamsSchema,
-    query: NoQuerySchema,
-    status: 204,
-  },
+  listResources: thing.list,
+  createResource: thing.create,
+  getResource: thing.get,
+  updateResource: thing.update,
+  archiveResource: thing.archive,
 } as const satisfies Record<string, ApiEndpoint>;

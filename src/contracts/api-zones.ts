@@ -21,6 +21,7 @@ const SlugSchema = v.pipe(
 
 export const ZoneSchema = v.object({
   id: v.string(),
+  revision: v.number(),
   slug: v.string(),
   name: v.string(),
   created_at: TimeSchema,
@@ -32,7 +33,6 @@ export const NewZoneSchema = v.strictObject({ slug: SlugSchema, name: NameSchema
 export type NewZone = v.InferOutput<typeof NewZoneSchema>;
 
 const ZoneChangesSchema = changesOf({ slug: SlugSchema, name: NameSchema });
-export type ZoneChanges = v.InferOutput<typeof ZoneChangesSchema>;
 
 export const zoneEndpoints = {
   listZones: {
@@ -42,7 +42,7 @@ export const zoneEndpoints = {
     reach: "own",
     access: "read",
     params: NoParamsSchema,
-    query: PageQuerySchema,
+    query: v.strictObject({ ...PageQuerySchema.entries, slug: v.optional(SlugSchema) }),
     status: 200,
     response: pageOf(ZoneSchema),
   },
@@ -75,6 +75,7 @@ export const zoneEndpoints = {
     summary: "Change a zone's slug or name",
     reach: "zone",
     access: "write",
+    edits: true,
     params: ZoneParamsSchema,
     query: NoQuerySchema,
     body: ZoneChangesSchema,
@@ -87,6 +88,7 @@ export const zoneEndpoints = {
     summary: "Archive a zone, end its sessions and its admin tokens",
     reach: "zone",
     access: "write",
+    edits: true,
     archived_too: true,
     params: ZoneParamsSchema,
     query: NoQuerySchema,

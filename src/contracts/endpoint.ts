@@ -1,6 +1,6 @@
 import type * as v from "valibot";
 
-export type Method = "GET" | "POST" | "PATCH" | "DELETE";
+export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 /**
  * One operation as it stands on the wire: what a route is bound from, and what its documentation is generated from.

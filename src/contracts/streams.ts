@@ -17,12 +17,15 @@ export const deadLetterOf = (stream: string): string => (stream === STREAMS.audi
 /** The consumer group that chains the ledger. */
 export const AUDIT_GROUP = "audit-ingestor";
 
+/** What a role may cache of a zone's configuration. */
+export type ConfigKind = "zone" | "application" | "resource" | "provider" | "issuer" | "grant";
+
 /**
  * A message of `caracal.config.invalidate`: this object of the zone changed. The others carry `{zone_id, kind, id}` alike:
  * policy: kind `activation`, id the version's; keys: kind `key`, id the `kid`.
  */
 export type Invalidation = {
   readonly zone_id: string;
-  readonly kind: "zone" | "application" | "resource" | "activation" | "key";
+  readonly kind: ConfigKind | "activation" | "key";
   readonly id: string;
 };

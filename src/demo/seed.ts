@@ -67,6 +67,15 @@ const ensureApplication = async (
   return { application_id: made.id, client_secret: made.client_secret };
 };
 
+const PLAIN_RESOURCE = {
+  scopes: ["tools:call"],
+  application_id: null,
+  provider_id: null,
+  cost_units: 0,
+  identity_header: false,
+  cookies: false,
+};
+
 const ensureResources = async (plane: ControlPlane, zone_id: string, upstream_url: string): Promise<void> => {
   const { items } = await plane.listResources({ params: { zone_id }, query: page, body: undefined, caller });
   for (const [identifier, name] of [
@@ -75,7 +84,7 @@ const ensureResources = async (plane: ControlPlane, zone_id: string, upstream_ur
   ] as const) {
     const found = items.find((one) => one.identifier === identifier);
     if (found === undefined) {
-      const body = { identifier, name, upstream_url, scopes: ["tools:call"], application_id: null };
+      const body = { ...PLAIN_RESOURCE, identifier, name, upstream_url };
       await plane.createResource({ params: { zone_id }, query: {}, body, caller });
     } else if (found.upstream_url !== upstream_url) {
       await plane.updateResource({ params: { zone_id, id: found.id }, query: {}, body: { upstream_url }, caller });

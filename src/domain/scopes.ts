@@ -27,6 +27,9 @@ export const parseScope = (text: string): readonly string[] | undefined => {
   return scopes;
 };
 
+/** Scopes that say what an application may do with other agents, and not with a resource. */
+export const isPlatformScope = (scope: string): boolean => scope.startsWith("coordinator.");
+
 export const formatScope = (scopes: readonly string[]): string => scopes.join(" ");
 
 /** Those of `wanted` that every list of `limits` has, in the order of `wanted`; `wanted` itself where that is all of them. */

@@ -6,6 +6,9 @@ import { type SealedAt, seal, unseal } from "./sealing.ts";
 /** A row of `zone_keys` before it is written. `public_jwk`: the JSON text of a `Jwk`, as it goes into the JWKS. */
 export type SealedZoneKey = { readonly kid: string; readonly public_jwk: string; readonly sealed_private: string };
 
+/** How long a JWKS may be cached, and so how long after it is published a new key begins to sign, in seconds. */
+export const JWKS_MAX_AGE_S = 300;
+
 const placeOf = (zone_id: string, kid: string): SealedAt => ({
   table: "zone_keys",
   zone_id,

@@ -25,6 +25,8 @@ export type Call<E extends Endpoint, C> = {
   readonly caller: C;
   /** Aborts when the client is gone; absent for a caller within the process. */
   readonly signal?: Cancellation;
+  /** The entity tags of `If-Match` (RFC 9110, 13.1.1), quotes included; undefined: any will do. */
+  readonly if_match?: readonly string[] | undefined;
 };
 
 /** One verb for each endpoint: none is missing, none is answered in another shape than the contract's. */
@@ -32,11 +34,21 @@ export type Handlers<T extends Readonly<Record<string, Endpoint>>, C> = {
   readonly [K in keyof T]: (call: Call<T[K], C>) => Promise<ResponseOf<T[K]>>;
 };
 
+export type Asked = {
+  readonly params: object;
+  readonly body: object | undefined;
+  readonly idempotency_key: string | undefined;
+};
+
 export type RouterOptions<T extends Readonly<Record<string, Endpoint>>, C> = {
   readonly endpoints: T;
   readonly handlers: Handlers<T, C>;
   /** Who calls, and whether they may; throws a `Problem`. Runs before the query and the body are looked at. */
   readonly admit: (arrival: Arrival, endpoint: T[keyof T]) => Promise<C>;
+  /** The caller of a call whose every part has been checked; `idempotency_key`: the header, as it came. */
+  readonly refine?: (caller: C, endpoint: T[keyof T], asked: Asked) => C;
+  /** Documents that anybody may read, by path, as JSON text; made when they are first asked for. */
+  readonly documents?: Readonly<Record<string, () => string>>;
   readonly max_body_bytes: number;
   readonly log: Log;
   /** Called with each answer's status, for the metrics. */
@@ -172,7 +184,16 @@ const problemResponse = (problem: Problem, request_id: string): Response =>
     problemBody(problem, request_id),
   );
 
+/** Weak tags never match (RFC 9110, 13.1.1), so they are kept as they are. */
+const ifMatchOf = (header: string | undefined): readonly string[] | undefined =>
+  header === undefined || header.trim() === "*" ? undefined : header.split(",").map((tag) => tag.trim());
+
+/** What has a revision has it for its entity tag. */
+const etagOf = (result: object): Record<string, string> =>
+  "revision" in result && typeof result.revision === "number" ? { etag: `"${result.revision}"` } : {};
+
 type AnyCall = {
+  readonly if_match: readonly string[] | undefined;
   readonly params: object;
   readonly query: object;
   readonly body: object | undefined;
@@ -211,18 +232,21 @@ export const createRouter = <const T extends Readonly<Record<string, Endpoint>>,
     app.on(endpoint.method, path, (c) =>
       guarded(c, async (request_id) => {
         const raw_params = c.req.param() as Record<string, string>;
-        const caller = await options.admit(
+        const admitted = await options.admit(
           { request_id, authorization: c.req.header("authorization"), params: raw_params },
           endpoint,
         );
         const params = parse(endpoint.params, raw_params, notFound);
         const query = queryOf(endpoint.query, c.req.url);
         const body = await bodyOf(endpoint, c.req.raw, options.max_body_bytes);
-        const result = await handler({ params, query, body, caller, signal: c.req.raw.signal });
+        const idempotency_key = c.req.header("idempotency-key");
+        const caller = options.refine?.(admitted, endpoint, { params, body, idempotency_key }) ?? admitted;
+        const if_match = ifMatchOf(c.req.header("if-match"));
+        const result = await handler({ params, query, body, caller, if_match, signal: c.req.raw.signal });
         const headers = { "cache-control": "no-store", "x-request-id": request_id }; // answers hold secrets and states
         return result === undefined
           ? new Response(null, { status: endpoint.status, headers })
-          : answerJson(endpoint.status, headers, result);
+          : answerJson(endpoint.status, { ...headers, ...etagOf(result) }, result);
       }),
     );
   };
@@ -235,6 +259,14 @@ export const createRouter = <const T extends Readonly<Record<string, Endpoint>>,
         const answer = problemResponse(new Problem(405, "method_not_allowed", `This path takes ${allow}.`), request_id);
         answer.headers.set("allow", allow);
         return answer;
+      }),
+    );
+  }
+  for (const [path, textOf] of Object.entries(options.documents ?? {})) {
+    app.get(path, (c) =>
+      guarded(c, async (request_id) => {
+        const headers = { "content-type": "application/json; charset=utf-8", "x-request-id": request_id };
+        return new Response(textOf(), { headers: { ...headers, "cache-control": "public, max-age=300" } });
       }),
     );
   }

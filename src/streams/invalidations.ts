@@ -31,6 +31,9 @@ const KINDS: Readonly<Record<Invalidation["kind"], true>> = {
   zone: true,
   application: true,
   resource: true,
+  provider: true,
+  issuer: true,
+  grant: true,
   activation: true,
   key: true,
 };

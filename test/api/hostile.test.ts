@@ -11,7 +11,7 @@ import type { Endpoint } from "../../src/contracts/endpoint.ts";
 import { bindRole } from "../../src/http/server.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
-import { type Answer, call, expectOk, KEK, makeZone, send, serveApi, type ServedApi } from "./serve.ts";
+import { type Answer, call, EGRESS, expectOk, KEK, makeZone, send, serveApi, type ServedApi } from "./serve.ts";
 
 /** Bytes as they are on a connection of their own; resolves to all that came back until the other side closed. */
 const raw = (url: string, text: string | Buffer): Promise<string> =>
@@ -152,7 +152,7 @@ describe("the API's edge", () => {
       "/v1/zones/",
       "/v1/nothing",
       "/V1/zones",
-      `/v1/zones/${zone_id}/providers`,
+      `/v1/zones/${zone_id}/nothing`,
       "/v1/zones//applications",
     ]) {
       const answer = await send(api.url, { path, token });
@@ -239,6 +239,21 @@ describe("the API's edge", () => {
         scopes: [],
         application_id: null,
       },
+      createProvider: {
+        name: "n",
+        kind: "oauth2",
+        client_id: "c",
+        token_url: "https://x.example.com",
+        allowed_hosts: ["x.example.com"],
+        client_secret: "s",
+        auth_header: "Authorization",
+      },
+      createIssuer: { name: "n", issuer_url: "https://x.example.com", audience: "a", jwks: { keys: [{ kty: "EC" }] } },
+      createGrant: { application_id: zone_id, resource_id: zone_id, subject: "s", scopes: [] },
+      putGrantCredential: { access_token: "t", refresh_token: "r", expires_at: "2030-01-01T00:00:00Z" },
+      createRegistrationToken: { name: "n", scopes: [], expires_in_s: 60 },
+      setQuota: { limit: 1 },
+      rotateKeys: { force: true },
       createPolicy: { name: "n" },
       createPolicySet: { name: "n" },
       createPolicyVersion: { source: "package caracal.authz" },
@@ -314,6 +329,9 @@ describe("an API whose database is away", () => {
       log,
       metrics: createMetrics(),
       kek: KEK,
+      egress: EGRESS,
+      key_delay_s: 300,
+      rate_limit_per_minute: 6_000,
     });
     const serving = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls: undefined, log });
     serving.serve(role);

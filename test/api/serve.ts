@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
+import { createEgress } from "../../src/adapters/egress/index.ts";
 import { createPglite } from "../../src/adapters/pglite/index.ts";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { migrate } from "../../src/adapters/postgres/migrate.ts";
@@ -14,6 +15,7 @@ import type { Endpoint, ResponseOf } from "../../src/contracts/endpoint.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { bindRole } from "../../src/http/server.ts";
 import type { ErrorBody } from "../../src/http/problem.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
 import type { Database } from "../../src/ports/database.ts";
@@ -22,6 +24,20 @@ import { createTestDatabase } from "../support/postgres.ts";
 
 export const BOOTSTRAP_TOKEN = "bootstrap-4f1c9a7e2d8b6035-9e8d7c6b5a493827";
 export const KEK = keyring(Buffer.alloc(32, 7));
+
+/** The guard as in development, with names that need no network. */
+export const EGRESS = createEgress({
+  allow_private: false,
+  allow_loopback: true,
+  allowlist: [],
+  production: false,
+  clock: systemClock,
+  resolver: async (name) => {
+    if (name.endsWith(".example.com")) return ["93.184.215.14"];
+    if (name === "inside.example.net") return ["10.0.0.1"];
+    throw new Error("no such name");
+  },
+});
 
 export type Answer = {
   readonly status: number;
@@ -115,6 +131,9 @@ const serveOn = async (start: () => Promise<Backend>, options: Options): Promise
     log,
     metrics: createMetrics(),
     kek: KEK,
+    egress: EGRESS,
+    key_delay_s: 300,
+    rate_limit_per_minute: 6_000,
     ...options,
   });
   const serving = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls: undefined, log });

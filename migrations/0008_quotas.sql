@@ -1,0 +1,16 @@
+-- What a global admin allowed a zone, where that is not the product's own figure.
+create table quotas (
+  zone_id    text not null references zones (id),
+  name       text not null,
+  max        integer not null check (max >= 0),
+  updated_at timestamptz not null default now(),
+  primary key (zone_id, name)
+);
+
+do $$
+begin
+  if exists (select from pg_roles where rolname = 'caracal_api') then
+    grant select, insert, update, delete on quotas to caracal_api;
+  end if;
+end
+$$;
