@@ -72,25 +72,7 @@ export const decide = (deps: DecideDeps) => {
     .load(upstreamAllowed(deps.egress))
     .commit(written(deps.ledger))
     .commit(singleUse({ ...deps, used }))
-    .seal({
-      token: undefined,
-      known: undefined,
-      decoded: undefined,
-      token_zone_id: undefined,
-      exp: undefined,
-      route: undefined,
-      scope: undefined,
-      claims: undefined,
-      binding: undefined,
-      revoked_by: undefined,
-      revocation_age_ms: undefined,
-      mandate: undefined,
-      upstream: undefined,
-      auth_exp: undefined,
-      decision_id: undefined,
-      target: undefined,
-      marked: undefined,
-    });
+    .seal();
 };
 
 export type Decide = ReturnType<typeof decide>;

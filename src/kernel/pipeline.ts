@@ -2,8 +2,9 @@
  * A request as a list of named steps: load → check → commit.
  *
  * `load` awaits ports and adds facts; `check` is pure and synchronous (time is a fact); `commit` writes, and nothing but
- * another commit may follow it. The types hold the order: a step whose facts nobody added before it does not compile, nor
- * does a check behind a commit, nor a reason that the role's problem table does not answer.
+ * another commit may follow it. `denied` gives one reason of the step before a commit of its own: a refusal that writes.
+ * The types hold the order. What does not compile: a step whose facts nobody added before it, a check after a commit, a
+ * reason that the role's problem table does not answer, or an end for a reason that no step gives.
  */
 
 /** A refusal as a value. `reason` is public vocabulary; `detail` is for the log and the ledger and never leaves. */
@@ -71,62 +72,113 @@ export const commit = <Needs, Adds extends object, R extends string = never>(
   run: (facts: Needs) => Awaitable<Adds | Denial<R>>,
 ): Commit<Needs, Adds, R> => ({ kind: "commit", name, run });
 
-/** A denied run keeps the facts that it had reached, for the ledger. */
-export type Outcome<Facts, R extends string> =
+/** A denied run keeps the facts that it had reached, for the ledger, and those that a refusal that writes added. */
+export type Outcome<Facts, R extends string, Ended> =
   | { readonly facts: Facts; readonly denial?: undefined; readonly step?: undefined }
-  | { readonly facts: Partial<Facts>; readonly step: string; readonly denial: Denial<R> };
+  | { readonly facts: Partial<Facts & Ended>; readonly step: string; readonly denial: Denial<R> };
 
 /** A closed list. `steps` label the metrics, the ledger and the golden file in test/. */
-export type Runner<Start, Facts, R extends string> = {
+export type Runner<Start, Facts, R extends string, Ended = object> = {
   readonly steps: readonly string[];
-  run(start: Start): Promise<Outcome<Facts, R>>;
+  run(start: Start): Promise<Outcome<Facts, R, Ended>>;
 };
 
 /** The reasons of a pipeline: the keys that its table reason → Problem must have. */
-export type ReasonOf<P> = P extends Runner<infer _S, infer _F, infer R> ? R : never;
+export type ReasonOf<P> = P extends Runner<infer _S, infer _F, infer R, infer _E> ? R : never;
 
-/** An object with the names of both, each undefined. */
-const shapeOf = (start: object, blank: object): Readonly<Record<string, undefined>> =>
-  Object.fromEntries([...Object.keys(start), ...Object.keys(blank)].map((name) => [name, undefined]));
+/** What a step does when the run ends at it for one of these reasons. */
+type Ends = ReadonlyMap<string, Step>;
+const NO_ENDS: Ends = new Map();
 
-class Draft<Start extends object, Facts extends object, R extends string, Committed extends boolean> {
+/**
+ * Runs begin from an object of their final shape: one that grows over fifteen steps costs three times as much, and one
+ * that is spread out of two costs ten times as much as the clone of one. The first runs teach which names there are.
+ */
+const LEARNING_RUNS = 64;
+
+class Draft<
+  Start extends object,
+  Facts extends object,
+  Ended extends object,
+  R extends string,
+  Committed extends boolean,
+> {
   declare readonly committed: Committed;
   readonly #steps: readonly Step[];
-  constructor(steps: readonly Step[]) {
+  readonly #ends: readonly Ends[];
+  constructor(steps: readonly Step[], ends: readonly Ends[]) {
     this.#steps = steps;
+    this.#ends = ends;
   }
 
-  load<Adds extends object, R2 extends string>(this: Draft<Start, Facts, R, false>, step: Load<Facts, Adds, R2>) {
-    return new Draft<Start, Facts & Adds, R | R2, false>([...this.#steps, step]);
+  load<Adds extends object, R2 extends string>(
+    this: Draft<Start, Facts, Ended, R, false>,
+    step: Load<Facts, Adds, R2>,
+  ): Draft<Start, Facts & Adds, Ended, R | R2, false> {
+    return this.#with(step);
   }
 
-  check<R2 extends string>(this: Draft<Start, Facts, R, false>, step: Check<Facts, R2>) {
-    return new Draft<Start, Facts, R | R2, false>([...this.#steps, step]);
+  check<R2 extends string>(
+    this: Draft<Start, Facts, Ended, R, false>,
+    step: Check<Facts, R2>,
+  ): Draft<Start, Facts, Ended, R | R2, false> {
+    return this.#with(step);
   }
 
-  commit<Adds extends object, R2 extends string>(step: Commit<Facts, Adds, R2>) {
-    return new Draft<Start, Facts & Adds, R | R2, true>([...this.#steps, step]);
+  commit<Adds extends object, R2 extends string>(
+    step: Commit<Facts, Adds, R2>,
+  ): Draft<Start, Facts & Adds, Ended, R | R2, true> {
+    return this.#with(step);
   }
 
   /**
-   * Closes the list. `blank` names every fact that the steps add, so that each run starts from an object of its final
-   * shape: an object that grows costs three times as much over fifteen steps, and one that is spread out of two costs
-   * ten times as much as the clone of one.
+   * A refusal that writes: where the step before denies for `reason`, `end` commits, and the run ends with that denial
+   * and what `end` added, or with the denial of `end` itself. It reads the facts that stand at that step.
    */
-  seal(blank: Record<Exclude<keyof Facts, keyof Start>, undefined>): Runner<Start, Facts, R> {
+  denied<const K extends R, Adds extends object, R2 extends string>(
+    reason: K,
+    end: Commit<Facts, Adds, R2>,
+  ): Draft<Start, Facts, Ended & Adds, R | R2, Committed> {
+    const last = new Map(this.#ends.at(-1)).set(reason, end);
+    return new Draft(this.#steps, [...this.#ends.slice(0, -1), last]);
+  }
+
+  #with<D>(step: Step): D {
+    return new Draft([...this.#steps, step], [...this.#ends, NO_ENDS]) as D;
+  }
+
+  /** Closes the list. */
+  seal(): Runner<Start, Facts, R, Ended> {
     const steps = this.#steps;
-    let template: Readonly<Record<string, undefined>> | undefined;
+    const ends = this.#ends;
+    const blank: Record<string, undefined> = {}; // names alone: no value of one run is ever seen by another
+    const learn = (added: object): void => {
+      for (const name of Object.keys(added)) blank[name] = undefined;
+    };
+    let runs = 0;
     return {
       steps: steps.map((step) => step.name),
       async run(start) {
-        template ??= shapeOf(start, blank); // names alone: no value of one run is ever seen by another
-        const facts = { ...template } as unknown as Facts;
+        const learning = runs < LEARNING_RUNS;
+        if (learning) {
+          runs += 1;
+          learn(start);
+        }
+        const facts = { ...blank } as unknown as Facts & Ended;
         Object.assign(facts, start);
-        for (const step of steps) {
+        for (let at = 0; at < steps.length; at += 1) {
+          const step = steps[at] as Step;
           const returned = step.run(facts as never);
           const result = returned instanceof Promise ? await returned : returned; // a synchronous step costs no microtask
           if (result === undefined) continue;
-          if (result instanceof Denial) return { facts, step: step.name, denial: result as Denial<R> };
+          if (result instanceof Denial) {
+            const end = ends[at]?.get(result.reason);
+            const ended = await end?.run(facts as never);
+            if (ended instanceof Denial) return { facts, step: (end as Step).name, denial: ended as Denial<R> };
+            if (ended !== undefined) Object.assign(facts, ended);
+            return { facts, step: step.name, denial: result as Denial<R> };
+          }
+          if (learning) learn(result);
           Object.assign(facts, result);
         }
         return { facts };
@@ -136,4 +188,4 @@ class Draft<Start extends object, Facts extends object, R extends string, Commit
 }
 
 /** An empty list whose runs begin with the facts of `Start`. */
-export const pipeline = <Start extends object>() => new Draft<Start, Start, never, false>([]);
+export const pipeline = <Start extends object>() => new Draft<Start, Start, object, never, false>([], []);

@@ -66,23 +66,4 @@ export const exchange = (ports: PipelinePorts) =>
     .load(signingKey(ports.keys, ports.log))
     .commit(sign(ports.onSignature))
     .commit(ledger(ports.audit, ports.log, "token.exchange"))
-    .seal({
-      zone: undefined,
-      application: undefined,
-      credential_type: undefined,
-      presented: undefined,
-      calls_left: undefined,
-      ttl_s: undefined,
-      subject: undefined,
-      session: undefined,
-      session_marked: undefined,
-      resource: undefined,
-      scopes: undefined,
-      set_refusal: undefined,
-      judged: undefined,
-      claims: undefined,
-      payload: undefined,
-      signer: undefined,
-      access_token: undefined,
-      decision_id: undefined,
-    });
+    .seal();

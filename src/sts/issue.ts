@@ -37,22 +37,4 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
     .commit(writeSession(ports.db, ports.sessions, ports.log))
     .commit(sign(ports.onSignature))
     .commit(ledger(ports.audit, ports.log, "token.issue"))
-    .seal({
-      zone: undefined,
-      application: undefined,
-      credential_type: undefined,
-      presented: undefined,
-      calls_left: undefined,
-      ttl_s: undefined,
-      resources: undefined,
-      scopes: undefined,
-      set_refusal: undefined,
-      judged: undefined,
-      granted: undefined,
-      claims: undefined,
-      payload: undefined,
-      signer: undefined,
-      session: undefined,
-      access_token: undefined,
-      decision_id: undefined,
-    });
+    .seal();
