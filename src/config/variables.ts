@@ -304,7 +304,7 @@ export const VARIABLES = {
     schema: count(1, 100),
   },
   UPSTREAM_CLIENT_PERCENT: {
-    doc: "Of what its zone may hold of UPSTREAM_CALLS, how much one application may.",
+    doc: "Of UPSTREAM_CALLS, how much one application may hold.",
     roles: ["gateway"],
     default: "50",
     schema: count(1, 100),

@@ -1,11 +1,11 @@
-import type { Revocations } from "../domain/revocation.ts";
-import type { Claims } from "../domain/token.ts";
-import { authorityIds, revokedBy } from "./authority.ts";
+import { AUTHORITY_CLAIMS, type AuthorityIds, type Revocations, revokedBy } from "../domain/revocation.ts";
 import { LinkedList, type Place } from "./linked-list.ts";
 
 /** A call that is under way, as far as its authority goes. */
 export type RunningCall = {
-  readonly claims: Claims;
+  readonly zone_id: string;
+  /** The ids under which it can be cut. */
+  readonly cut_by: AuthorityIds;
   /** Where it stands in the index; the index's own, `undefined` outside of it. */
   places: Place<RunningCall> | undefined;
   revoked(): void;
@@ -34,7 +34,7 @@ export const createRunningCalls = <C extends RunningCall>(revocations: Revocatio
   let empty = 0;
 
   const judge = (call: RunningCall): void => {
-    if (revokedBy(revocations, call.claims) !== undefined) call.revoked();
+    if (revokedBy(revocations, call.zone_id, call.cut_by) !== undefined) call.revoked();
   };
   revocations.onEvent((event) => {
     if (event.op !== "revoke") return;
@@ -66,10 +66,9 @@ export const createRunningCalls = <C extends RunningCall>(revocations: Revocatio
     add(call) {
       if (call.places !== undefined) return;
       let places = everything.put(call);
-      const { sid, agent_session_id, delegation_edge_id, grant_id } = call.claims;
-      places = listOf(sid).put(call, places);
-      if (agent_session_id !== undefined || delegation_edge_id !== undefined || grant_id !== undefined) {
-        for (const id of authorityIds(call.claims)) if (id !== sid) places = listOf(id).put(call, places);
+      for (const claim of AUTHORITY_CLAIMS) {
+        const id = call.cut_by[claim];
+        if (id !== undefined && (claim === "sid" || id !== call.cut_by.sid)) places = listOf(id).put(call, places);
       }
       call.places = places;
       size += 1;

@@ -1,3 +1,4 @@
+import type { AuthorityIds } from "../domain/revocation.ts";
 import type { Claims, DecodedToken } from "../domain/token.ts";
 import type { Share } from "../kernel/shares.ts";
 import type { Binding } from "./bindings.ts";
@@ -46,6 +47,8 @@ export type Authority = { readonly revoked_by: string | undefined; readonly revo
 
 /** What goes to the upstream, and for how long. `auth_exp`: seconds since the epoch; a stream ends there. */
 export type Passage = {
+  /** The ids under which the running call can be cut: the mandate's own. */
+  readonly cut_by: AuthorityIds;
   readonly mandate: string;
   readonly upstream: URL;
   readonly auth_exp: number | undefined;

@@ -1,12 +1,12 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { Readable } from "node:stream";
-import type { Revocations } from "../domain/revocation.ts";
+import { type AuthorityIds, type Revocations, revokedBy } from "../domain/revocation.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import type { RunningUpstreamCall, UpstreamEvents, UpstreamFailure, Upstreams } from "../ports/egress.ts";
 import { refuse } from "./answers.ts";
-import { REVOCATION_MAX_AGE_MS, revokedBy } from "./authority.ts";
+import { REVOCATION_MAX_AGE_MS } from "./authority.ts";
 import { createRunningCalls, type RunningCall, type RunningCalls } from "./calls.ts";
 import type { Counters } from "./counters.ts";
 import type { Decision } from "./decide.ts";
@@ -123,7 +123,8 @@ const weightOf = (raw: readonly string[]): number => raw.reduce((bytes, text) =>
  * is made for every call, and is itself all that node:http, undici, the index and the limits hold of it.
  */
 class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Watcher {
-  readonly claims: Decision["claims"];
+  readonly zone_id: string;
+  readonly cut_by: AuthorityIds;
   places: RunningCall["places"] = undefined;
   private readonly flow: Flow;
   private readonly request: IncomingMessage;
@@ -161,7 +162,8 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
   private goOn: () => void = ignore;
 
   constructor(flow: Flow, request: IncomingMessage, response: ServerResponse, decision: Decision, began_ms: number) {
-    this.claims = decision.claims;
+    this.zone_id = decision.claims.zone_id;
+    this.cut_by = decision.cut_by;
     this.flow = flow;
     this.request = request;
     this.response = response;
@@ -192,7 +194,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     flow.limits.watch(this);
     if (this.over) return;
     const headers = requestHeaders(request, inbound, decision, length);
-    const { zone_id, client_id } = this.claims;
+    const { zone_id, client_id } = decision.claims;
     const call = { zone_id, client_id, method: inbound.method, path: this.asked, headers, body };
     this.upstream_call = flow.upstreams.call(decision.target, call, this);
     if (this.over) this.upstream_call.abort(); // it ended before `call` returned
@@ -297,7 +299,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     const steps = this.waiting ?? [];
     this.flow.held.remove(this);
     this.waiting = undefined;
-    if (revokedBy(this.flow.revocations, this.claims) !== undefined) {
+    if (revokedBy(this.flow.revocations, this.zone_id, this.cut_by) !== undefined) {
       this.revoked();
       return;
     }
@@ -420,7 +422,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     this.unchecked += chunk.byteLength;
     if (this.unchecked >= CHECK_BYTES) {
       this.unchecked = 0;
-      if (revokedBy(this.flow.revocations, this.claims) !== undefined) {
+      if (revokedBy(this.flow.revocations, this.zone_id, this.cut_by) !== undefined) {
         this.revoked();
         return false;
       }

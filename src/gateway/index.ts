@@ -136,7 +136,6 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   });
   const decision = decide({ ...deps, bindings, keys, verified, ledger, shares });
   const tellFailure = createFailureLog(log, clock);
-  const authorityNow = authorityOf(revocations);
 
   metrics.gauge("bindings_loaded", "Resources that the Gateway knows an upstream for.", () => bindings.size);
   metrics.gauge("revocations_active", "Revocations that are enforced still.", () => revocations.size);
@@ -188,7 +187,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     const { facts } = outcome;
     // The state has moved on while the STS and the DNS were asked, which may have taken seconds. From here on the call is in
     // the index, so that no event is missed.
-    const state = authorityNow(facts);
+    const state = authorityOf(revocations, facts.claims.zone_id, facts.cut_by);
     const denial = notRevoked.run(state) ?? revocationFresh.run(state);
     if (denial !== undefined) {
       count(denial.reason);

@@ -6,6 +6,7 @@ import type { BodyOf, Endpoint, ParamsOf, QueryOf, ResponseOf } from "../contrac
 import type { Cancellation } from "../kernel/cancel.ts";
 import type { Log } from "../kernel/log.ts";
 import { type Issue, Problem } from "../kernel/problem.ts";
+import { parseJson } from "./json.ts";
 import { problemBody, problemHeaders, toProblem } from "./problem.ts";
 import { requestIdOf } from "./request-id.ts";
 
@@ -139,18 +140,6 @@ const readBytes = async (request: Request, max_bytes: number): Promise<Uint8Arra
 };
 
 const IS_JSON = /^application\/json\s*(?:;\s*charset\s*=\s*"?utf-8"?\s*)?$/i;
-
-const parseJson = (bytes: Uint8Array): unknown => {
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
-  } catch (cause) {
-    const fault = cause instanceof SyntaxError ? "is not well-formed JSON" : "is not UTF-8";
-    throw new Problem(400, "invalid_body", `The request's body ${fault}.`, {
-      issues: [{ path: "", message: fault }],
-      cause,
-    });
-  }
-};
 
 const bodyOf = async (endpoint: Endpoint, request: Request, max_bytes: number): Promise<object | undefined> => {
   if (request.method === "GET" || request.method === "HEAD") return undefined;

@@ -1,19 +1,6 @@
-import type { BindingsPage, JwksResponse, RevocationPage, TokenAnswer } from "../contracts/sts.ts";
+import type { ExchangeAnswer, GatewayExchange } from "../contracts/exchange.ts";
+import type { BindingsPage, JwksResponse, RevocationPage } from "../contracts/sts.ts";
 import type { Cancellation } from "../kernel/cancel.ts";
-
-/** What the Gateway asks for one call of an agent. */
-export type GatewayExchange = {
-  readonly zone_id: string;
-  readonly subject_token: string;
-  /** The resource's identifier. */
-  readonly resource: string;
-  readonly scope?: string | undefined;
-  /** As the Gateway saw them: policy input, and in the ledger. */
-  readonly method: string;
-  readonly path: string;
-  readonly request_id: string;
-  readonly traceparent: string;
-};
 
 /** All zones page by page, first what may have changed since a version, then by cursor; or one zone alone. */
 export type BindingsQuery =
@@ -27,7 +14,7 @@ export type BindingsQuery =
  * A call is never sent twice.
  */
 export type Sts = {
-  exchange(request: GatewayExchange, signal: Cancellation): Promise<TokenAnswer>;
+  exchange(request: GatewayExchange, signal: Cancellation): Promise<ExchangeAnswer>;
   /** undefined: the same as at `since`. */
   bindings(query: BindingsQuery): Promise<BindingsPage | undefined>;
   revocations(cursor: string | undefined): Promise<RevocationPage>;

@@ -1,13 +1,7 @@
 import type { ServerResponse } from "node:http";
-import type { TokenAnswer } from "../contracts/sts.ts";
+import { type ExchangeAnswer, lineText } from "../contracts/exchange.ts";
 
 const HEADERS = { "content-type": "application/x-ndjson; charset=utf-8", "cache-control": "no-store" } as const;
-
-const lineOf = (exchange: number, answer: TokenAnswer): string => {
-  const wait = answer.ok || answer.retry_after_s === undefined ? "" : `,"retry_after_s":${answer.retry_after_s}`;
-  const status = answer.ok ? 200 : answer.status;
-  return `{"exchange":${exchange},"status":${status}${wait},"body":${JSON.stringify(answer.body)}}\n`;
-};
 
 /**
  * The answer to a batch of `count` exchanges: a line for each, in the order in which they are decided. Those that are
@@ -16,7 +10,7 @@ const lineOf = (exchange: number, answer: TokenAnswer): string => {
 export const createAnswerLines = (
   response: ServerResponse,
   count: number,
-): { add(exchange: number, answer: TokenAnswer): void } => {
+): { add(exchange: number, answer: ExchangeAnswer): void } => {
   let lines = "";
   let left = count;
   let scheduled = false;
@@ -35,7 +29,7 @@ export const createAnswerLines = (
 
   return {
     add(exchange, answer) {
-      lines += lineOf(exchange, answer);
+      lines += lineText(exchange, answer);
       left -= 1;
       if (scheduled) return;
       scheduled = true;

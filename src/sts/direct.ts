@@ -1,4 +1,4 @@
-import type { TokenAnswer } from "../contracts/sts.ts";
+import type { ExchangeAnswer } from "../contracts/exchange.ts";
 import type { Cancellation } from "../kernel/cancel.ts";
 import type { Clock } from "../kernel/clock.ts";
 import { type Sts, StsTimeout } from "../ports/sts.ts";
@@ -13,11 +13,11 @@ const gaveUp = (signal: Cancellation): Error =>
     : new Unavailable("sts", signal.reason);
 
 /** The answer, or that the caller gave up waiting for it. The work goes on to its end either way: a decision is written down. */
-const unlessAborted = (work: Promise<TokenAnswer>, signal: Cancellation): Promise<TokenAnswer> =>
+const unlessAborted = (work: Promise<ExchangeAnswer>, signal: Cancellation): Promise<ExchangeAnswer> =>
   new Promise((resolve, reject) => {
     const onAbort = (): void => reject(gaveUp(signal));
     signal.addEventListener("abort", onAbort, { once: true });
-    const settle = (answer: TokenAnswer): void => {
+    const settle = (answer: ExchangeAnswer): void => {
       signal.removeEventListener("abort", onAbort);
       resolve(answer);
     };
@@ -39,7 +39,7 @@ export const createDirect = (tokens: TokenEndpoint, state: PublicState, clock: C
     const trace_id = exchange.traceparent.split("-")[1];
     const request = requestOfGateway(exchange, undefined);
     const start = { request, request_id: exchange.request_id, trace_id, now_ms: clock.now_ms() };
-    return unlessAborted(tokens.answer(start), signal);
+    return unlessAborted(tokens.exchange(start), signal);
   },
   bindings: (query) => orUnavailable(state.bindings(query)),
   revocations: (cursor) => orUnavailable(state.revocations(cursor)),

@@ -4,7 +4,7 @@ import {
   GRANT_TOKEN_EXCHANGE,
   TOKEN_TYPE_ACCESS_TOKEN,
 } from "../contracts/sts.ts";
-import type { GatewayExchange } from "../ports/sts.ts";
+import type { GatewayExchange } from "../contracts/exchange.ts";
 import { decodeFormText, type Form } from "./form.ts";
 import type { CallNonce } from "./gateway-calls.ts";
 

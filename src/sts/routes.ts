@@ -6,14 +6,14 @@ import {
   BINDINGS_PATH,
   EXCHANGES_PATH,
   JWKS_PATH,
-  MAX_EXCHANGES_BYTES,
   MAX_FORM_BYTES,
   REVOCATIONS_PATH,
   TOKEN_PATH,
-  type TokenAnswer,
 } from "../contracts/sts.ts";
+import { MAX_EXCHANGES_BYTES, readBatch, type TokenAnswer } from "../contracts/exchange.ts";
 import { contentSha256 } from "../domain/gateway-signature.ts";
 import type { Keyring } from "../domain/keyring.ts";
+import { parseJson } from "../http/json.ts";
 import { problemBody, problemHeaders, sendProblem, toProblem } from "../http/problem.ts";
 import { requestIdOf } from "../http/request-id.ts";
 import type { Clock } from "../kernel/clock.ts";
@@ -21,7 +21,6 @@ import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
 import type { BindingsQuery } from "../ports/sts.ts";
 import { createAnswerLines } from "./answer-lines.ts";
-import { readExchangeBatch } from "./exchange-batch.ts";
 import { parseForm } from "./form.ts";
 import { type CallNonce, callNonce, type GatewayNonces, readGatewaySignature, saidSha256 } from "./gateway-calls.ts";
 import type { PublicState } from "./public-state.ts";
@@ -176,7 +175,7 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     const body = await readBody(request, MAX_EXCHANGES_BYTES);
     if (typeof body === "string") throw BATCH_FAULTS[body];
     if (!contentSha256(body).equals(said)) throw notTheGateway("gateway_signature");
-    const batch = readExchangeBatch(body);
+    const batch = readBatch(parseJson(body));
     if ("path" in batch) {
       throw new Problem(400, "invalid_body", "The batch is not what this path takes; see issues.", { issues: [batch] });
     }
@@ -185,7 +184,7 @@ export const createRoutes = (options: RouteOptions): ((request: IncomingMessage,
     for (const [i, exchange] of batch.entries()) {
       const request_id = requestIdOf(exchange.request_id);
       const trace_id = traceIdOf(exchange.traceparent);
-      const answered = tokens.answer({ request: requestOfGateway(exchange, nonce), request_id, trace_id, now_ms });
+      const answered = tokens.exchange({ request: requestOfGateway(exchange, nonce), request_id, trace_id, now_ms });
       void answered.then((answer) => lines.add(i, answer));
     }
   };

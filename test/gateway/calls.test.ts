@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { beforeEach, describe, it } from "node:test";
-import type { Claims } from "../../src/domain/token.ts";
+import type { AuthorityIds } from "../../src/domain/revocation.ts";
 import { createRunningCalls, type RunningCall, type RunningCalls } from "../../src/gateway/calls.ts";
 import { handRevocations } from "./rig.ts";
 
@@ -10,9 +10,10 @@ describe("the index of running calls", () => {
   let hand: ReturnType<typeof handRevocations>;
   let calls: RunningCalls<Counted>;
   /** As the forwarder does: a call that is told leaves the index at once. */
-  const begin = (sid: string, more: Partial<Claims> = {}): Counted => {
+  const begin = (sid: string, more: Partial<AuthorityIds> = {}): Counted => {
     const call: Counted = {
-      claims: { zone_id: "zone-1", sid, ...more } as Claims,
+      zone_id: "zone-1",
+      cut_by: { sid, ...more },
       places: undefined,
       told: 0,
       revoked() {

@@ -4,9 +4,10 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { createEgress, createUpstreams } from "../../src/adapters/egress/index.ts";
 import { createMarks } from "../../src/adapters/memory/marks.ts";
-import type { BindingsPage, JwksResponse, TokenAnswer } from "../../src/contracts/sts.ts";
+import type { ExchangeAnswer, GatewayExchange } from "../../src/contracts/exchange.ts";
+import type { BindingsPage, JwksResponse } from "../../src/contracts/sts.ts";
 import type { AuditDraft, AuditWriter } from "../../src/domain/audit-event.ts";
-import type { RevocationEvent, Revocations } from "../../src/domain/revocation.ts";
+import type { AuthorityIds, RevocationEvent, Revocations } from "../../src/domain/revocation.ts";
 import { type Claims, issuerOf, signToken } from "../../src/domain/token.ts";
 import { createGateway, type GatewayDeps, type GatewayRole } from "../../src/gateway/index.ts";
 import type { Cancellation } from "../../src/kernel/cancel.ts";
@@ -14,7 +15,7 @@ import { systemClock } from "../../src/kernel/clock.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
-import type { GatewayExchange, Sts } from "../../src/ports/sts.ts";
+import type { Sts } from "../../src/ports/sts.ts";
 import { eventually } from "../support/eventually.ts";
 
 export const ISSUER = "https://issuer.test";
@@ -77,7 +78,7 @@ export const handRevocations = () => {
 export type FakeSts = Sts & {
   readonly exchanges: GatewayExchange[];
   readonly jwks_asked: string[];
-  answer: (request: GatewayExchange, signal: Cancellation) => TokenAnswer | Promise<TokenAnswer>;
+  answer: (request: GatewayExchange, signal: Cancellation) => ExchangeAnswer | Promise<ExchangeAnswer>;
   keysOf: (zone_id: string) => JwksResponse | undefined | Promise<JwksResponse | undefined>;
   bound: () => BindingsPage | Promise<BindingsPage>;
 };
@@ -166,7 +167,12 @@ export const createRig = async (options: RigOptions = {}) => {
       return sts.keysOf(zone_id);
     },
   };
-  const allow = (request: GatewayExchange, auth_exp = Math.floor(Date.now() / 1000) + 3600): TokenAnswer => ({
+  /** As the STS does: a mandate stands for what its subject token stands for. */
+  const standingOf = ({ subject_token }: GatewayExchange): Partial<AuthorityIds> => {
+    const payload = subject_token?.split(".")[1];
+    return payload === undefined ? {} : (JSON.parse(Buffer.from(payload, "base64url").toString()) as AuthorityIds);
+  };
+  const allow = (request: GatewayExchange, auth_exp = Math.floor(Date.now() / 1000) + 3600): ExchangeAnswer => ({
     ok: true,
     body: {
       access_token: `mandate-for-${request.resource}`,
@@ -175,7 +181,10 @@ export const createRig = async (options: RigOptions = {}) => {
       scope: "read",
       issued_token_type: "urn:ietf:params:oauth:token-type:access_token",
       target_resources: [request.resource],
-      session_id: "session-1",
+      session_id: standingOf(request).sid ?? "session-1",
+      agent_session_id: standingOf(request).agent_session_id,
+      delegation_edge_id: standingOf(request).delegation_edge_id,
+      grant_id: standingOf(request).grant_id,
       upstreams: { [request.resource]: { url: upstream_url, auth_mode: "caracal_jwt" } },
       decision_id: "decision-1",
       auth_exp,

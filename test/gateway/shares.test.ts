@@ -20,7 +20,7 @@ describe("whoever is over its share", () => {
       });
       const of = (client_id: string) => ({ token: rig.ambient({ client_id, sub: client_id }) });
       const streams = [];
-      for (let at = 0; at < 3; at += 1) streams.push(await rig.call("/stream", of("greedy")));
+      for (let at = 0; at < 4; at += 1) streams.push(await rig.call("/stream", of("greedy")));
       assert.ok(streams.every(({ status }) => status === 200));
       const refused = await rig.call("/", of("greedy"));
       assert.deepEqual([refused.status, refused.headers.get("retry-after")], [429, "1"]);
@@ -28,7 +28,7 @@ describe("whoever is over its share", () => {
       assert.deepEqual([body.error, body.reason], ["RateLimited", "upstream_client_busy"]);
       assert.match(body.message, /calls of this upstream/);
       assert.equal((await rig.call("/", of("other"))).status, 200);
-      for (let at = 0; at < 3; at += 1) streams.push(await rig.call("/stream", of("other")));
+      for (let at = 0; at < 2; at += 1) streams.push(await rig.call("/stream", of("other")));
       const third = (await (await rig.call("/", of("third"))).json()) as Refusal;
       assert.deepEqual([third.error, third.reason], ["RateLimited", "upstream_zone_busy"]);
       await streams[0]?.body?.cancel();

@@ -141,6 +141,19 @@ describe("a running answer", () => {
     }
   });
 
+  it("is cut by what the mandate stands for, where the ambient token does not name it", async () => {
+    await start();
+    rig.sts.answer = (request) => {
+      const allowed = rig.allow(request);
+      assert.ok(allowed.ok);
+      return { ok: true, body: { ...allowed.body, grant_id: "g-of-the-mandate" } };
+    };
+    const stream = await startStream(rig, { sid: "s-1" });
+    rig.revoke("grant", "g-of-the-mandate");
+    await stream.raw.untilClosed(500);
+    await eventually(() => stream.upstreamClosed());
+  });
+
   it("that has not begun is answered with 401, and the upstream's call ends", async () => {
     await start();
     let aborted = false;

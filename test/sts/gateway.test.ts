@@ -13,7 +13,8 @@ import {
 import { contentSha256, GATEWAY_HEADERS, signGatewayCall } from "../../src/domain/gateway-signature.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
-import { type GatewayExchange, StsTimeout } from "../../src/ports/sts.ts";
+import type { GatewayExchange } from "../../src/contracts/exchange.ts";
+import { StsTimeout } from "../../src/ports/sts.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
 import { eventually } from "../support/eventually.ts";
 import { ALLOW_AGENTS, type Fixture, startFixture, type TestApplication, type TestResource } from "./fixture.ts";

@@ -576,9 +576,12 @@ describe("the token endpoint", () => {
     });
 
     it("and writes the refusal of a known client into the ledger, of nobody only into a count", async () => {
-      const known = await f.ambient(zone, app, { actor_token: "x" });
+      // Not one whose like was told a moment ago: repeated denials are counted, and have no event of their own.
+      const fresh = await f.newApplication(zone);
+      await eventually(async () => assert.equal((await f.ambient(zone, fresh)).status, 200));
+      const known = await f.ambient(zone, fresh, { actor_token: "x" });
       const [event] = await f.eventsOf(String(known.headers.get("x-request-id")));
-      assert.deepEqual([event?.decision, event?.client_id, event?.event_type], ["deny", app.id, "token.issue"]);
+      assert.deepEqual([event?.decision, event?.client_id, event?.event_type], ["deny", fresh.id, "token.issue"]);
       assert.equal((JSON.parse(event?.metadata_json ?? "{}") as { reason: string }).reason, "field_not_supported");
       const nobody = await f.ambient(zone, { ...app, id: "nobody" });
       assert.deepEqual(await f.eventsOf(String(nobody.headers.get("x-request-id"))), []);

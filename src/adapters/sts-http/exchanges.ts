@@ -1,8 +1,17 @@
 import type { Pool } from "undici";
-import { MAX_EXCHANGE_BYTES, MAX_EXCHANGES, MAX_EXCHANGES_BYTES, type TokenAnswer } from "../../contracts/sts.ts";
+import {
+  batchText,
+  type ExchangeAnswer,
+  exchangeBytes,
+  type GatewayExchange,
+  MAX_EXCHANGE_BYTES,
+  MAX_EXCHANGES,
+  MAX_EXCHANGES_BYTES,
+  readLine,
+} from "../../contracts/exchange.ts";
 import type { Cancellation } from "../../kernel/cancel.ts";
-import { type GatewayExchange, StsTimeout } from "../../ports/sts.ts";
-import { createLineReader, readAnswerLine } from "./answers.ts";
+import { StsTimeout } from "../../ports/sts.ts";
+import { createLineReader } from "./lines.ts";
 import { unusable } from "./unusable.ts";
 
 /** Exchanges at once, those that wait for a batch to end included. */
@@ -28,7 +37,7 @@ type Pending = {
   readonly request: GatewayExchange;
   readonly bytes: number;
   readonly signal: Cancellation;
-  readonly resolve: (answer: TokenAnswer) => void;
+  readonly resolve: (answer: ExchangeAnswer) => void;
   readonly reject: (error: Error) => void;
   readonly onAbort: () => void;
   timer: NodeJS.Timeout | undefined;
@@ -55,16 +64,8 @@ type Batch = {
   timer: NodeJS.Timeout | undefined;
 };
 
-/** As many bytes as the exchange can take as JSON, at the most: measured only where that would be too many. */
-const bytesOf = (request: GatewayExchange): number => {
-  const { subject_token, resource, path, scope, zone_id, method, request_id, traceparent } = request;
-  const chars = subject_token.length + resource.length + path.length + (scope?.length ?? 0);
-  const most = 6 * (chars + zone_id.length + method.length + request_id.length + traceparent.length) + 256;
-  return most <= MAX_EXCHANGE_BYTES ? most : Buffer.byteLength(JSON.stringify(request));
-};
-
 /** What the token endpoint says to a form of that size: too much was asked for, and nothing failed. */
-const tooLarge = (request_id: string): TokenAnswer => ({
+const tooLarge = (request_id: string): ExchangeAnswer => ({
   ok: false,
   status: 413,
   body: {
@@ -93,7 +94,7 @@ const isTooSlow = (error: Error): boolean => "code" in error && error.code === "
  */
 export const createExchanges = (
   options: ExchangesOptions,
-): ((request: GatewayExchange, signal: Cancellation) => Promise<TokenAnswer>) => {
+): ((request: GatewayExchange, signal: Cancellation) => Promise<ExchangeAnswer>) => {
   const { pool, path, timeout_ms } = options;
   let queue: Pending[] = [];
   let pending = 0;
@@ -145,7 +146,7 @@ export const createExchanges = (
 
   const onLine = (batch: Batch, text: string): void => {
     if (batch.ended !== undefined) return;
-    const line = readAnswerLine(text, batch.exchanges.length);
+    const line = readLine(text, batch.exchanges.length);
     if (line === undefined || batch.told.has(line.exchange)) {
       // Whose it was can't be known, so nothing that is still to come can be believed.
       fail(batch, unusable("a line of its answer is not what was agreed on"));
@@ -184,7 +185,7 @@ export const createExchanges = (
       one.batch = batch;
       one.place = place;
     }
-    const body = Buffer.from(JSON.stringify({ exchanges: exchanges.map((one) => one.request) }));
+    const body = Buffer.from(batchText(exchanges.map((one) => one.request)));
     const lines = createLineReader((text) => onLine(batch, text));
     const refusal: Buffer[] = [];
     let refusal_bytes = 0;
@@ -271,7 +272,7 @@ export const createExchanges = (
         reject(unusable("the caller gave up"));
         return;
       }
-      const bytes = bytesOf(request);
+      const bytes = exchangeBytes(request);
       if (bytes > MAX_EXCHANGE_BYTES) {
         resolve(tooLarge(request.request_id));
         return;

@@ -1,9 +1,9 @@
-import type { TokenAnswer } from "../../contracts/sts.ts";
+import type { ExchangeAnswer, GatewayExchange, GatewayGrant, Refused } from "../../contracts/exchange.ts";
+import type { AuthorityIds } from "../../domain/revocation.ts";
 import { Cancelling } from "../../kernel/cancel.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { type Denial, type DenialExtra, deny, load } from "../../kernel/pipeline.ts";
-import type { GatewayExchange, Sts } from "../../ports/sts.ts";
-import { StsTimeout } from "../../ports/sts.ts";
+import { type Sts, StsTimeout } from "../../ports/sts.ts";
 import type { Binding, Claims, Client, Passage, Route, Start, Watcher } from "../facts.ts";
 import { createLimits, type Limited, type Limits } from "../limits.ts";
 import { LinkedList, type Place } from "../linked-list.ts";
@@ -58,7 +58,7 @@ const refusalOf = (status: number, error: string, reason: string): Refusal => {
 };
 
 /** The STS's no, in its own words: its reason, and what the policy's author says to the caller. */
-const denied = (answer: TokenAnswer & { ok: false }): Denial<Refusal> => {
+const denied = (answer: Refused): Denial<Refusal> => {
   const { body, status, retry_after_s } = answer;
   const refusal = refusalOf(status, body.error, body.reason);
   const said: DenialExtra = {
@@ -85,14 +85,23 @@ type Needs = Start & {
   readonly binding: Binding;
 };
 
+const idsOf = (grant: GatewayGrant): AuthorityIds => ({
+  sid: grant.session_id,
+  agent_session_id: grant.agent_session_id,
+  delegation_edge_id: grant.delegation_edge_id,
+  grant_id: grant.grant_id,
+});
+
 /** What an allowed exchange lets through. An answer that lacks what was agreed on is the STS's failure, not an allow. */
-const passageOf = (answer: TokenAnswer & { ok: true }, binding: Binding): Passage | Denial<Refusal> => {
+const passageOf = (answer: ExchangeAnswer & { ok: true }, binding: Binding): Passage | Denial<Refusal> => {
   const { body } = answer;
-  const directive = body.upstreams?.[binding.identifier];
+  const { identifier } = binding;
+  const directive = Object.hasOwn(body.upstreams, identifier) ? body.upstreams[identifier] : undefined;
   if (directive === undefined) return deny("sts_failed", "its answer does not say how the upstream is to be called");
   const upstream = directive.url === binding.upstream.href ? binding.upstream : parsedUrl(directive.url);
   if (upstream === undefined) return deny("sts_failed", "its answer holds no URL");
-  return { mandate: body.access_token, upstream, auth_exp: body.auth_exp, decision_id: body.decision_id };
+  const { access_token: mandate, auth_exp, decision_id } = body;
+  return { mandate, upstream, cut_by: idsOf(body), auth_exp, decision_id };
 };
 
 type Result = Passage | Denial<Refusal>;
@@ -175,7 +184,8 @@ export const exchange = (deps: { readonly sts: Sts; readonly clock: Clock; reado
   return load("exchange", (facts: Needs): Result | Promise<Result> => {
     const { inbound, claims, binding, route, client, token, scope } = facts;
     if (claims.use === "per_call") {
-      return { mandate: token, upstream: binding.upstream, auth_exp: claims.auth_exp, decision_id: undefined };
+      const { auth_exp } = claims;
+      return { mandate: token, upstream: binding.upstream, cut_by: claims, auth_exp, decision_id: undefined };
     }
     const request: GatewayExchange = {
       zone_id: claims.zone_id,

@@ -1,18 +1,17 @@
-import type { Revocations } from "../../domain/revocation.ts";
+import { type AuthorityIds, type Revocations, revokedBy } from "../../domain/revocation.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
-import { REVOCATION_MAX_AGE_MS, revokedBy } from "../authority.ts";
+import { REVOCATION_MAX_AGE_MS } from "../authority.ts";
 import type { Authority, Claims } from "../facts.ts";
 
-/** What the revocation state says of these claims now, in memory. */
-export const authorityOf =
-  (revocations: Revocations) =>
-  ({ claims }: { readonly claims: Claims }): Authority => ({
-    revoked_by: revokedBy(revocations, claims),
-    revocation_age_ms: revocations.age_ms(),
-  });
+/** What the revocation state says of these ids now, in memory. */
+export const authorityOf = (revocations: Revocations, zone_id: string, ids: AuthorityIds): Authority => ({
+  revoked_by: revokedBy(revocations, zone_id, ids),
+  revocation_age_ms: revocations.age_ms(),
+});
 
-/** It is asked again just before the upstream is called, and after. */
-export const authority = (revocations: Revocations) => load("authority", authorityOf(revocations));
+/** Of the presented token. The mandate's own ids are asked just before the upstream is called, and after. */
+export const authority = (revocations: Revocations) =>
+  load("authority", ({ claims }: { readonly claims: Claims }) => authorityOf(revocations, claims.zone_id, claims));
 
 export const notRevoked = check("not_revoked", ({ revoked_by }: Authority) =>
   revoked_by === undefined ? undefined : deny("token_revoked", revoked_by),
