@@ -4,7 +4,7 @@ import { dirname, join, relative, resolve, sep } from "node:path";
 import { describe, it } from "node:test";
 import { ROLE_NAMES } from "../src/domain/role-name.ts";
 import { packageRoot } from "../src/kernel/package-root.ts";
-import { APART } from "../src/thread/apart.ts";
+import { APART } from "../src/process/thread/apart.ts";
 
 const SRC = join(packageRoot, "src");
 
@@ -35,15 +35,16 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   domain: ["kernel", "ports"],
   contracts: ["kernel", "domain"],
   ports: ["kernel", "domain", "contracts"],
-  streams: ["kernel", "domain", "contracts", "ports"],
+  broadcast: ["kernel", "domain", "contracts", "ports"],
+  ledger: ["kernel", "domain", "contracts", "ports", "broadcast"],
   adapters: ["kernel", "domain", "contracts", "ports"],
   http: ["kernel", "domain", "contracts", "ports"],
   config: ["kernel", "domain"],
   embedded: ["kernel", "config"],
 };
-const ROLE_BELOW = ["kernel", "domain", "contracts", "ports", "streams", "http"];
+const ROLE_BELOW = ["kernel", "domain", "contracts", "ports", "broadcast", "ledger", "http"];
 /** Who puts the program together. */
-const WIRING = new Set(["main.ts", "roles.ts", "parts.ts", "cli", "demo", "thread"]);
+const WIRING = new Set(["main.ts", "process", "cli", "demo"]);
 const DRIVERS = ["ioredis", "postgres", "@electric-sql/pglite", "@open-policy-agent/opa-wasm", "undici"];
 
 const violations = (broken: (one: Import) => boolean): readonly string[] =>
@@ -106,8 +107,11 @@ describe("the architecture", () => {
       reached.add(target);
       for (const one of all) if (one.file === target && !one.type_only) reach(one.target);
     };
-    reach(join("thread", "worker.ts"));
-    assert.ok(reached.has("parts.ts") && reached.has("ioredis"), "dynamic imports and drivers are followed");
+    reach(join("process", "thread", "worker.ts"));
+    assert.ok(
+      reached.has(join("process", "parts.ts")) && reached.has("ioredis"),
+      "dynamic imports and drivers are followed",
+    );
     const others = new Set<string>(ROLE_NAMES.filter((role) => !(role in APART)));
     const heavy = new Set(["hono", "@hono/node-server", "jose", "undici", "@open-policy-agent/opa-wasm"]);
     assert.deepEqual(
@@ -116,8 +120,8 @@ describe("the architecture", () => {
     );
   });
 
-  it("has a README in every role's folder, in the streams and for the threads", () => {
-    const missing = [...ROLE_NAMES, "streams", "thread"].filter(
+  it("has a README in every role's folder, for the streams, the way into the ledger and the process", () => {
+    const missing = [...ROLE_NAMES, "broadcast", "ledger", "process"].filter(
       (name) => !readdirSync(join(SRC, name)).includes("README.md"),
     );
     assert.deepEqual(missing, []);

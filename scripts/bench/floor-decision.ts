@@ -6,13 +6,13 @@ import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import type { AuditEvent } from "../../src/domain/audit-event.ts";
 import { type Evaluation, policyInputText } from "../../src/domain/policy.ts";
 import { issuerOf, signPayload } from "../../src/domain/token.ts";
-import { newTraceparent } from "../../src/gateway/trace.ts";
+import { newTraceparent } from "../../src/gateway/edge/trace.ts";
 import { isoText } from "../../src/kernel/clock.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { constant } from "../../src/kernel/json-text.ts";
 import type { Log } from "../../src/kernel/log.ts";
 import { packageRoot } from "../../src/kernel/package-root.ts";
-import { fittedForm } from "../../src/streams/audit-entry.ts";
+import { fittedForm } from "../../src/ledger/entry.ts";
 
 const POLICY = join(packageRoot, "config", "policies", "demo.rego");
 const ISSUER_URL = "http://issuer.localhost";

@@ -9,8 +9,8 @@ import { chainHmac, GENESIS, sha256Of, valuesOf } from "../../src/domain/audit-c
 import type { AuditEvent } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { createLog } from "../../src/kernel/log.ts";
-import { auditEvents } from "../../src/streams/audit-entry.ts";
-import { verifyEntry } from "../../src/streams/envelope.ts";
+import { auditEvents } from "../../src/ledger/entry.ts";
+import { verifyEntry } from "../../src/broadcast/envelope.ts";
 
 /** What the floor's ledger thread is started with. The zone is new, and nobody else writes its rows. */
 export type FloorLedger = {

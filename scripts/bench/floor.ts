@@ -13,7 +13,7 @@ import { STREAMS } from "../../src/contracts/streams.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
-import { entriesOf } from "../../src/streams/audit-entry.ts";
+import { entriesOf } from "../../src/ledger/entry.ts";
 import { createDecisions } from "./floor-decision.ts";
 import type { FloorLedger } from "./floor-ledger.ts";
 import { forward, HOP_BY_HOP, passable } from "./forward.ts";

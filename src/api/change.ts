@@ -2,7 +2,7 @@ import type { ConfigKind, Invalidation, OutboxStream } from "../contracts/stream
 import { STREAMS } from "../contracts/streams.ts";
 import type { RevocationEvent } from "../domain/revocation.ts";
 import { type Database, isConflict, type Transaction } from "../ports/database.ts";
-import { enqueueInvalidation, enqueueRevocation, type OutboxRow } from "../streams/outbox-store.ts";
+import { enqueueInvalidation, enqueueRevocation, type OutboxRow } from "../broadcast/outbox-store.ts";
 import type { Caller } from "./caller.ts";
 import { conflictOf, tokenUnusable } from "./faults.ts";
 import { onceOnly } from "./idempotency.ts";

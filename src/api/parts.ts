@@ -4,7 +4,7 @@ import type { Handlers } from "../http/routes.ts";
 import type { Database } from "../ports/database.ts";
 import type { Egress } from "../ports/egress.ts";
 import type { PolicyCompiler } from "../ports/policy.ts";
-import type { OutboxRow } from "../streams/outbox-store.ts";
+import type { OutboxRow } from "../broadcast/outbox-store.ts";
 import type { Caller } from "./caller.ts";
 import type { Change } from "./change.ts";
 

@@ -5,7 +5,7 @@ import { OUTBOX_STREAMS, STREAMS } from "../contracts/streams.ts";
 import { keyring } from "../domain/keyring.ts";
 import { createLog } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
-import { replayDead } from "../streams/group-consumer.ts";
+import { replayDead } from "../ledger/consumer.ts";
 import type { CliContext } from "./index.ts";
 
 const LIMIT = 1_000;

@@ -9,11 +9,11 @@ import { uuidv7 } from "../kernel/ids.ts";
 import { createLog, type Log, standardOutput } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import { type Service, within } from "../kernel/service.ts";
-import { layOut } from "../thread/apart.ts";
-import { createElsewhere } from "../thread/elsewhere.ts";
-import { createHere } from "../thread/here.ts";
-import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from "../thread/phases.ts";
-import type { Address } from "../thread/role-thread.ts";
+import { layOut } from "../process/thread/apart.ts";
+import { createElsewhere } from "../process/thread/elsewhere.ts";
+import { createHere } from "../process/thread/here.ts";
+import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from "../process/thread/phases.ts";
+import type { Address } from "../process/thread/role-thread.ts";
 import type { CliContext } from "./index.ts";
 
 /** A terminal's Ctrl-C reaches npm and us, so it comes twice; only a later one is meant as "now". */
@@ -151,7 +151,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
         failed: stop.fail,
       }),
     );
-    const loading = import("../roles.ts");
+    const loading = import("../process/roles.ts");
     loading.catch(() => undefined); // awaited where the roles are made
     const main = createHere({
       name: "the main thread",

@@ -1,8 +1,8 @@
 import type { AuthorityIds } from "../domain/revocation.ts";
 import type { Claims, DecodedToken } from "../domain/token.ts";
 import type { Share } from "../kernel/shares.ts";
-import type { Binding } from "./bindings.ts";
-import type { Inbound } from "./inbound.ts";
+import type { Binding } from "./known/bindings.ts";
+import type { Inbound } from "./edge/inbound.ts";
 
 /** Whether the caller is still there. */
 export type Client = {

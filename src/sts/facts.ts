@@ -2,10 +2,10 @@ import type { KeyObject } from "node:crypto";
 import type { SetEvaluation } from "../domain/policy-evaluation.ts";
 import type { CredentialType, PolicyVerdict } from "../domain/policy.ts";
 import type { Claims } from "../domain/token.ts";
-import type { PresentedToken } from "./presented-tokens.ts";
-import type { TokenRequest } from "./request.ts";
-import type { Session } from "./sessions.ts";
-import type { Application, Resource, ZoneSnapshot } from "./snapshot.ts";
+import type { PresentedToken } from "./known/presented-tokens.ts";
+import type { TokenRequest } from "./edge/request.ts";
+import type { Session } from "./known/sessions.ts";
+import type { Application, Resource, ZoneSnapshot } from "./known/snapshot.ts";
 
 /** What a run begins with. Time is a fact: milliseconds since the epoch. */
 export type Start = {

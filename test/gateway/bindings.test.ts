@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { BindingsPage } from "../../src/contracts/sts.ts";
-import { type BindingTable, createBindings } from "../../src/gateway/bindings.ts";
+import { type BindingTable, createBindings } from "../../src/gateway/known/bindings.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import type { BindingsQuery } from "../../src/ports/sts.ts";
 import { createRig, RESOURCE } from "./rig.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, describe, it } from "node:test";
 import type { AuthorityIds } from "../../src/domain/revocation.ts";
-import { createRunningCalls, type RunningCall, type RunningCalls } from "../../src/gateway/calls.ts";
+import { createRunningCalls, type RunningCall, type RunningCalls } from "../../src/gateway/passage/calls.ts";
 import { handRevocations } from "./rig.ts";
 
 type Counted = RunningCall & { told: number };

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { JwksResponse } from "../../src/contracts/sts.ts";
-import { createZoneKeys } from "../../src/gateway/keys.ts";
+import { createZoneKeys } from "../../src/gateway/known/keys.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { keyPair } from "./rig.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { isQuery, pathFault, pathFormOf, rewriteLocation, upstreamPath } from "../../src/gateway/path.ts";
+import { isQuery, pathFault, pathFormOf, rewriteLocation, upstreamPath } from "../../src/gateway/edge/path.ts";
 
 /** What an upstream could make of a path: every decoding, every separator, parameters cut off. */
 const reachable = (path: string): boolean => {

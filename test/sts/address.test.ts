@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
 import { describe, it } from "node:test";
-import { createAddressReader } from "../../src/sts/address.ts";
+import { createAddressReader } from "../../src/sts/edge/address.ts";
 
 const from = (remoteAddress: string, forwarded?: string): IncomingMessage =>
   ({

@@ -7,7 +7,7 @@ import {
   createClientSecrets,
   type SecretQuestion,
   type SecretResult,
-} from "../../src/sts/client-secrets.ts";
+} from "../../src/sts/known/client-secrets.ts";
 
 const handClock = (): Clock & { forward(ms: number): void } => {
   let at_ms = 1_000_000;

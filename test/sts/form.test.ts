@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as fc from "fast-check";
-import { type Form, type FormFault, parseForm } from "../../src/sts/form.ts";
+import { type Form, type FormFault, parseForm } from "../../src/sts/edge/form.ts";
 
 const read = (text: string | Uint8Array): Form | FormFault =>
   parseForm(typeof text === "string" ? Buffer.from(text) : text);

@@ -5,8 +5,8 @@ import type { Claims } from "../../src/domain/token.ts";
 import { deny } from "../../src/kernel/pipeline.ts";
 import type { Judged, Start } from "../../src/sts/facts.ts";
 import { allowDraft, denyDraft } from "../../src/sts/ledger.ts";
-import type { TokenRequest } from "../../src/sts/request.ts";
-import type { Application, Resource, ZoneSnapshot } from "../../src/sts/snapshot.ts";
+import type { TokenRequest } from "../../src/sts/edge/request.ts";
+import type { Application, Resource, ZoneSnapshot } from "../../src/sts/known/snapshot.ts";
 
 const application: Application = {
   id: "app",

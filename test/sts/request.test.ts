@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { parseForm } from "../../src/sts/form.ts";
-import { kindOf, readTokenRequest, type RequestFault, type TokenRequest } from "../../src/sts/request.ts";
+import { parseForm } from "../../src/sts/edge/form.ts";
+import { kindOf, readTokenRequest, type RequestFault, type TokenRequest } from "../../src/sts/edge/request.ts";
 
 type From = { readonly authorization?: readonly string[]; readonly gateway?: boolean };
 

@@ -5,8 +5,8 @@ import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
-import { createSnapshots, type Snapshots, type ZoneSnapshot } from "../../src/sts/snapshot.ts";
-import { createSessions } from "../../src/sts/sessions.ts";
+import { createSnapshots, type Snapshots, type ZoneSnapshot } from "../../src/sts/known/snapshot.ts";
+import { createSessions } from "../../src/sts/known/sessions.ts";
 import { eventually } from "../support/eventually.ts";
 import { ALLOW_AGENTS, type Fixture, startFixture } from "./fixture.ts";
 

@@ -8,8 +8,8 @@ import { StartupFault } from "../../kernel/problem.ts";
 import type { Service } from "../../kernel/service.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Streams } from "../../ports/streams.ts";
-import { auditEntries } from "../../streams/audit-entry.ts";
-import { createAuditConsumer } from "../../streams/group-consumer.ts";
+import { auditEntries } from "../../ledger/entry.ts";
+import { createAuditConsumer } from "../../ledger/consumer.ts";
 import type { Ingest, Ingested, Rejected } from "../ingest.ts";
 
 /** Stream entries read at once: a lone event each at a low rate, up to 256 events each at a high one. */

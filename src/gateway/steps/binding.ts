@@ -1,5 +1,5 @@
 import { deny, load } from "../../kernel/pipeline.ts";
-import type { BindingTable } from "../bindings.ts";
+import type { BindingTable } from "../known/bindings.ts";
 import type { Claims, Route } from "../facts.ts";
 
 /** (zone, resource) → upstream. The zone is the verified token's; a path that names another finds nothing. */

@@ -6,7 +6,7 @@ import { type Denial, type DenialExtra, deny, load } from "../../kernel/pipeline
 import { type Sts, StsTimeout } from "../../ports/sts.ts";
 import type { Binding, Claims, Client, Passage, Route, Start, Watcher } from "../facts.ts";
 import { createLimits, type Limited, type Limits } from "../limits.ts";
-import { LinkedList, type Place } from "../linked-list.ts";
+import { LinkedList, type Place } from "../../kernel/linked-list.ts";
 
 type Refusal =
   | "policy_denied"

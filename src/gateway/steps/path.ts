@@ -1,6 +1,6 @@
 import { check, deny } from "../../kernel/pipeline.ts";
 import type { Route } from "../facts.ts";
-import { isQuery, pathFault } from "../path.ts";
+import { isQuery, pathFault } from "../edge/path.ts";
 
 /** On the text that the upstream will get: a path that climbs is refused, never tidied up. */
 export const pathClean = check("path", ({ route }: { readonly route: Route }) => {

@@ -1,7 +1,7 @@
 import { parseScope } from "../../domain/scopes.ts";
 import { type Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Inbound, Route, Start } from "../facts.ts";
-import { pathFormOf, plainPath, splitTarget } from "../path.ts";
+import { pathFormOf, plainPath, splitTarget } from "../edge/path.ts";
 
 const say = (description: string) => ({ description });
 

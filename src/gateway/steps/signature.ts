@@ -1,9 +1,9 @@
 import { type Claims, type DecodedToken, verifyToken } from "../../domain/token.ts";
 import type { VerifiedTokens } from "../../domain/verified-tokens.ts";
 import { type Denial, deny, load } from "../../kernel/pipeline.ts";
-import type { BindingTable } from "../bindings.ts";
+import type { BindingTable } from "../known/bindings.ts";
 import type { Presented, Start } from "../facts.ts";
-import type { KeyLookup, ZoneKeys } from "../keys.ts";
+import type { KeyLookup, ZoneKeys } from "../known/keys.ts";
 
 type Needs = Start & Presented;
 type Verified = { readonly claims: Claims };

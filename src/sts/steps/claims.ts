@@ -3,7 +3,7 @@ import { type Claims, issuerOf, MAX_TOKEN_BYTES } from "../../domain/token.ts";
 import { uuidv7 } from "../../kernel/ids.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { ZoneSnapshot } from "../snapshot.ts";
+import type { ZoneSnapshot } from "../known/snapshot.ts";
 import { grantedScopes } from "./scope.ts";
 
 /**

@@ -1,11 +1,11 @@
 import type { CredentialType } from "../../domain/policy.ts";
 import { deny, load } from "../../kernel/pipeline.ts";
 import { Unavailable } from "../../ports/streams.ts";
-import type { ClientSecrets } from "../client-secrets.ts";
+import type { ClientSecrets } from "../known/client-secrets.ts";
 import type { Facts } from "../facts.ts";
-import { clientNamedBy, type PresentedToken, type PresentedTokens } from "../presented-tokens.ts";
-import type { Caller } from "../request.ts";
-import type { Application, Snapshots, ZoneSnapshot } from "../snapshot.ts";
+import { clientNamedBy, type PresentedToken, type PresentedTokens } from "../known/presented-tokens.ts";
+import type { Caller } from "../edge/request.ts";
+import type { Application, Snapshots, ZoneSnapshot } from "../known/snapshot.ts";
 
 type Known = {
   readonly zone: ZoneSnapshot;

@@ -6,7 +6,7 @@ import { intersect } from "../../domain/scopes.ts";
 import { check, type Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Log } from "../../kernel/log.ts";
 import type { Facts, Judged, Start } from "../facts.ts";
-import type { Resource, ZonePolicy, ZoneSnapshot } from "../snapshot.ts";
+import type { Resource, ZonePolicy, ZoneSnapshot } from "../known/snapshot.ts";
 
 export type PolicyPorts = {
   readonly accounts: PolicyAccounts;

@@ -1,7 +1,7 @@
 import { type Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { RateLimit, RateResult } from "../../ports/rate-limit.ts";
 import type { Facts } from "../facts.ts";
-import type { NonceResult } from "../gateway-calls.ts";
+import type { NonceResult } from "../edge/gateway-calls.ts";
 
 type Judgement = { readonly calls_left: number } | Denial<"gateway_call_replayed" | "rate_limited">;
 

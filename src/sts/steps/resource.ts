@@ -1,6 +1,6 @@
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { Resource, ZoneSnapshot } from "../snapshot.ts";
+import type { Resource, ZoneSnapshot } from "../known/snapshot.ts";
 
 /** The one resource of an exchange. */
 export const resource = load("resource", (f: Pick<Facts, "request"> & { readonly zone: ZoneSnapshot }) => {

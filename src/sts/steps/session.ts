@@ -1,7 +1,7 @@
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { Found, Sessions } from "../sessions.ts";
-import type { ZoneSnapshot } from "../snapshot.ts";
+import type { Found, Sessions } from "../known/sessions.ts";
+import type { ZoneSnapshot } from "../known/snapshot.ts";
 
 const facts = (found: Found | undefined) =>
   found === undefined ? deny("session_unknown") : { session: found.session, session_marked: found.marked };

@@ -1,7 +1,7 @@
 import type { Log } from "../../kernel/log.ts";
 import { deny, load } from "../../kernel/pipeline.ts";
-import type { SigningKeys } from "../signing-keys.ts";
-import type { ZoneSnapshot } from "../snapshot.ts";
+import type { SigningKeys } from "../known/signing-keys.ts";
+import type { ZoneSnapshot } from "../known/snapshot.ts";
 
 /** Asked before anything is written: a session whose token can't be signed helps nobody. */
 export const signingKey = (keys: SigningKeys, log: Log) =>

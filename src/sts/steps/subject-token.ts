@@ -1,8 +1,8 @@
 import type { VerifyFailure } from "../../domain/token.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { PresentedTokens } from "../presented-tokens.ts";
-import type { ZoneSnapshot } from "../snapshot.ts";
+import type { PresentedTokens } from "../known/presented-tokens.ts";
+import type { ZoneSnapshot } from "../known/snapshot.ts";
 
 const REASONS = {
   unknown_key: "subject_token_signature",

@@ -2,7 +2,7 @@ import type { Log } from "../../kernel/log.ts";
 import { commit, deny } from "../../kernel/pipeline.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Facts } from "../facts.ts";
-import type { Sessions } from "../sessions.ts";
+import type { Sessions } from "../known/sessions.ts";
 import { insertSession } from "../store.ts";
 
 /**

@@ -1,0 +1,267 @@
+import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
+import type { TLSSocket } from "node:tls";
+import type { Inbound, Passage, Route } from "../facts.ts";
+import { Gather, GATHER_BYTES, Pace } from "../passage/gather.ts";
+import { asCgiReads } from "./header-name.ts";
+import { rewriteLocation } from "./path.ts";
+
+const MAPPED = "::ffff:";
+
+const addressOf = (request: IncomingMessage): string => {
+  const address = request.socket.remoteAddress ?? "unknown";
+  return address.startsWith(MAPPED) ? address.slice(MAPPED.length) : address;
+};
+
+/**
+ * What the upstream is sent: the client's headers without those that end here or speak in our name, then ours. Exactly
+ * one `Authorization`; `Host` is the upstream's own and is written by the dialler. Ours are put behind the client's in
+ * the very list that was read for this call: it goes out once.
+ */
+export const requestHeaders = (
+  request: IncomingMessage,
+  inbound: Inbound,
+  { mandate, route }: Pick<Passage, "mandate"> & { readonly route: Route },
+  length: number | undefined,
+): string[] => {
+  const { headers, host } = inbound;
+  // By header form every resource has the one origin: a client would send one upstream's cookies to another.
+  if (route.by_path !== undefined) for (const cookie of inbound.cookies) headers.push("cookie", cookie);
+  headers.push(
+    "authorization",
+    `Bearer ${mandate}`,
+    "x-request-id",
+    inbound.request_id,
+    "traceparent",
+    inbound.traceparent,
+    "x-forwarded-for",
+    addressOf(request),
+    "x-forwarded-proto",
+    (request.socket as Partial<TLSSocket>).encrypted === true ? "https" : "http",
+  );
+  if (host !== "") headers.push("x-forwarded-host", host);
+  if (length !== undefined) headers.push("content-length", String(length));
+  return headers;
+};
+
+/** A body that is here already, a body that is still coming, or none. `length`: for a body that is still coming. */
+export type Outgoing = { readonly body: Buffer | Readable | null; readonly length: number | undefined };
+
+const NO_BODY: Outgoing = { body: null, length: undefined };
+
+export type Upload = { readonly max_bytes: number; onBytes(): void; onTooLarge(): void };
+
+/**
+ * A small body has come in whole while the call was decided on: it goes out in one piece, with its length. Any other is
+ * streamed with back-pressure, and counted: past the limit the call ends before the upstream sees the end of it.
+ */
+export const outgoingBody = (request: IncomingMessage, inbound: Inbound, upload: Upload): Outgoing => {
+  if (!inbound.chunked && (inbound.content_length ?? 0) === 0) return NO_BODY;
+  if (request.complete && request.readableLength <= upload.max_bytes) {
+    const whole = request.read() as Buffer | null;
+    return { body: whole, length: undefined };
+  }
+  return { body: streamed(request, upload), length: inbound.content_length };
+};
+
+/**
+ * The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. The
+ * chunks of one turn of the loop go on as one.
+ */
+const streamed = (request: IncomingMessage, upload: Upload): Readable => {
+  let bytes = 0;
+  const gathered = new Gather();
+  const pace = new Pace();
+  let flushing = false;
+  let paced: NodeJS.Timeout | undefined;
+  /** The upstream takes no more for now. */
+  let full = false;
+  const body = new Readable({
+    highWaterMark: 64 * 1024,
+    read() {
+      full = false;
+      if (paced === undefined) request.resume();
+    },
+    destroy(error, done) {
+      clearTimeout(paced);
+      gathered.take();
+      if (paced !== undefined) request.resume(); // what is left of it is read by whoever answers
+      request.off("data", onData).off("end", onEnd).off("close", onGone).off("error", onGone);
+      request.on("error", () => undefined); // whatever else happens to it concerns nobody any more
+      done(error);
+    },
+  });
+  const onData = (chunk: Buffer): void => {
+    bytes += chunk.byteLength;
+    if (bytes > upload.max_bytes) {
+      upload.onTooLarge();
+      return;
+    }
+    if (gathered.bytes + chunk.byteLength > GATHER_BYTES) pushGathered();
+    if (chunk.byteLength > GATHER_BYTES) push(chunk);
+    else gather(chunk);
+    const pause_ms = pace.pause_ms(chunk.byteLength);
+    if (pause_ms > 0 && paced === undefined) {
+      request.pause();
+      paced = setTimeout(goOn, pause_ms);
+    }
+  };
+  const gather = (chunk: Buffer): void => {
+    gathered.add(chunk);
+    if (flushing) return;
+    flushing = true;
+    setImmediate(flush); // not nextTick: node:http empties that queue after each chunk of one read
+  };
+  const flush = (): void => {
+    flushing = false;
+    pushGathered();
+  };
+  const push = (chunk: Buffer): void => {
+    upload.onBytes();
+    if (body.push(chunk)) return;
+    full = true;
+    request.pause();
+  };
+  const pushGathered = (): void => {
+    const chunk = gathered.take();
+    if (chunk !== undefined && !body.destroyed) push(chunk);
+  };
+  const goOn = (): void => {
+    paced = undefined;
+    if (!full) request.resume();
+  };
+  const onEnd = (): void => {
+    pushGathered();
+    body.push(null);
+  };
+  const onGone = (): void => void (request.complete || body.destroy(new Error("the client went away")));
+  body.on("error", () => undefined);
+  request.on("data", onData).on("end", onEnd).on("close", onGone).on("error", onGone);
+  return body;
+};
+
+/** What of an answer ends here (RFC 9110, 7.6.1), or would speak in our name, or lead clients past us (`Alt-Svc`). */
+const ENDS_HERE: ReadonlySet<string> = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "proxy-authenticate",
+  "proxy-authentication-info",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "alt-svc",
+  "x-request-id",
+  // A front proxy takes these for orders: to serve a file of its own, or what another address says.
+  "x-sendfile",
+  "x-sendfile2",
+  "x-sendfile-temporary",
+  "x-lighttpd-send-file",
+  "x-lighttpd-send-tempfile",
+  "x-litespeed-location",
+  "set-cookie2",
+]);
+const ENDS_HERE_FROM: readonly string[] = ["x-caracal-", "x-accel-", "x-reproxy-"];
+
+const endsHere = (lower: string): boolean =>
+  ENDS_HERE.has(lower) || (lower.startsWith("x-") && ENDS_HERE_FROM.some((start) => lower.startsWith(start)));
+
+/**
+ * An upstream's cookie belongs to its resource: it comes back to the path form's prefix alone, whatever `Path` and `Domain`
+ * say. Attributes as in RFC 6265, 5.2: what is set last counts, so theirs go and ours is the only one.
+ */
+export const ownCookie = (value: string, prefix: string): string => {
+  const [pair, ...attributes] = value.split(";");
+  const kept = attributes.filter((text) => !/^[ \t]*(?:path|domain)[ \t]*(?:=|$)/i.test(text));
+  return [pair, ...kept, ` Path=${prefix}`].join(";");
+};
+
+export type Answer = {
+  readonly headers: string[];
+  /** Without it the answer is chunked, as far as the client's version allows. */
+  readonly has_length: boolean;
+  /** An answer that is coded in a way that ends at this hop: it can't be passed on as it is. */
+  readonly coded: boolean;
+  /** Server-sent events: an answer that does not end by itself. */
+  readonly endless: boolean;
+};
+
+/**
+ * The upstream's headers as the client gets them, names and order as they were. `asked`: the path that it was asked for.
+ * `prefix`: of the path form.
+ */
+export const answerHeaders = (
+  raw: readonly string[],
+  code: number,
+  upstream: URL,
+  asked: string,
+  prefix: string,
+): Answer => {
+  const headers: string[] = [];
+  let has_length = false;
+  let coded = false;
+  let endless = false;
+  let named: string[] | undefined;
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = raw[i] as string;
+    let value = raw[i + 1] as string;
+    const lower = name.toLowerCase();
+    if (endsHere(lower)) {
+      if (lower === "connection") named = namedIn(value, named);
+      else if (lower === "transfer-encoding" && value.toLowerCase() !== "chunked") coded = true;
+      continue;
+    }
+    if (lower === "content-length") {
+      if (code === 204) continue; // RFC 9110, 8.6: it has none
+      has_length = true;
+    } else if (lower === "set-cookie") {
+      if (prefix === "") continue; // by header form it would go to every other resource as well
+      value = ownCookie(value, prefix);
+    } else if (lower === "content-type") endless = value.toLowerCase().startsWith("text/event-stream");
+    else if (lower === "location") value = rewriteLocation(value, upstream, asked, prefix);
+    headers.push(name, value);
+  }
+  return { headers: named === undefined ? headers : without(headers, named), has_length, coded, endless };
+};
+
+/** The headers that `Connection` names beside those that end here anyway; undefined where there are none. */
+const namedIn = (value: string, before: string[] | undefined): string[] | undefined => {
+  if (value === "keep-alive" || value === "close") return before; // what nearly every answer says
+  const named = value
+    .toLowerCase()
+    .split(",")
+    .map((token) => token.trim())
+    .filter((token) => token !== "keep-alive" && token !== "close" && token !== "");
+  if (named.length === 0) return before;
+  return before === undefined ? named : before.concat(named);
+};
+
+const without = (headers: readonly string[], named: readonly string[]): string[] => {
+  const kept: string[] = [];
+  for (let i = 0; i + 1 < headers.length; i += 2) {
+    const name = headers[i] as string;
+    // A length that is named in Connection is still the length: without it the answer would be framed otherwise.
+    if (name.toLowerCase() === "content-length" || !named.includes(name.toLowerCase()))
+      kept.push(name, headers[i + 1] as string);
+  }
+  return kept;
+};
+
+/** RFC 9110, 6.5.1: framing, routing and authentication have no place in a trailer. */
+const NO_TRAILER =
+  /^(?:content-(?:length|encoding|type|range)|host|authorization|set-cookie|cache-control|location|(?:x-)?forwarded(?:-.*)?)$/;
+
+const passable = (name: string): boolean => {
+  const read = asCgiReads(name.toLowerCase());
+  return !NO_TRAILER.test(read) && !endsHere(read);
+};
+
+/** Pairs of the upstream's trailers that may go on. */
+export const passableTrailers = (raw: readonly string[]): [string, string][] => {
+  const kept: [string, string][] = [];
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    if (passable(raw[i] as string)) kept.push([raw[i] as string, raw[i + 1] as string]);
+  }
+  return kept;
+};

@@ -1,0 +1,232 @@
+import {
+  GATEWAY_FIELDS,
+  GRANT_CLIENT_CREDENTIALS,
+  GRANT_TOKEN_EXCHANGE,
+  TOKEN_TYPE_ACCESS_TOKEN,
+} from "../../contracts/sts.ts";
+import type { GatewayExchange } from "../../contracts/exchange.ts";
+import { decodeFormText, type Form } from "./form.ts";
+import type { CallNonce } from "./gateway-calls.ts";
+
+/** Who asks: a client with its secret, or the Gateway, which has proved itself already. */
+export type Caller =
+  | {
+      readonly kind: "client";
+      readonly client_id: string;
+      readonly secret: string;
+      /** Where it calls from; IPv6 by its /64. */
+      readonly address: string;
+    }
+  | {
+      readonly kind: "gateway";
+      /** Absent within one process, where there is nothing that could be played again. */
+      readonly nonce: CallNonce | undefined;
+    };
+
+/** A token request whose form was read; whether it may be granted is the pipeline's to say. */
+export type TokenRequest = {
+  readonly zone_id: string;
+  readonly caller: Caller;
+  readonly resources: readonly string[];
+  readonly scope: string | undefined;
+  readonly subject_token: string | undefined;
+  readonly subject_token_type: string | undefined;
+  readonly requested_token_type: string | undefined;
+  readonly session_id: string | undefined;
+  readonly ttl_seconds: string | undefined;
+  readonly grant_type: string;
+  /** The call as the Gateway saw it. */
+  readonly method: string | undefined;
+  readonly path: string | undefined;
+  /** Fields of ours that this server does not serve: refused by name, since leaving one out would change the answer. */
+  readonly unsupported: readonly string[];
+};
+
+/** What the Gateway asks for one call, as the request that it is. An empty scope counts as none (RFC 6749, 3.2). */
+export const requestOfGateway = (exchange: GatewayExchange, nonce: CallNonce | undefined): TokenRequest => ({
+  zone_id: exchange.zone_id,
+  caller: { kind: "gateway", nonce },
+  grant_type: GRANT_TOKEN_EXCHANGE,
+  resources: [exchange.resource],
+  scope: exchange.scope === "" ? undefined : exchange.scope,
+  subject_token: exchange.subject_token,
+  subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
+  requested_token_type: undefined,
+  session_id: undefined,
+  ttl_seconds: undefined,
+  method: exchange.method,
+  path: exchange.path,
+  unsupported: [],
+});
+
+/** A request that no pipeline can take. `error` is RFC 6749's code, `reason` ours. */
+export type RequestFault = {
+  readonly status: 400 | 401 | 408 | 413;
+  readonly error: "invalid_request" | "invalid_client" | "unsupported_grant_type";
+  readonly reason: string;
+  readonly description: string;
+};
+
+const fault = (reason: string, description: string): RequestFault => ({
+  status: 400,
+  error: "invalid_request",
+  reason,
+  description,
+});
+
+const unauthenticated = (reason: string, description: string): RequestFault => ({
+  status: 401,
+  error: "invalid_client",
+  reason,
+  description,
+});
+
+const UNSUPPORTED = [
+  "actor_token",
+  "actor_token_type",
+  "agent_session_id",
+  "audience",
+  "challenge_id",
+  "challenge_response",
+  "delegation_edge_id",
+] as const;
+
+/** Client authentication that is not served: without it there is nobody to go on for. */
+const UNSUPPORTED_CREDENTIALS = ["client_assertion", "client_assertion_type"] as const;
+
+/** Ids are keys of what is remembered about callers that nobody knows yet. */
+const MAX_ID = 128;
+
+const BASIC = /^basic +([A-Za-z0-9+/]+={0,2}) *$/i;
+
+type Credentials = { readonly client_id: string; readonly secret: string };
+
+/** RFC 6749, 2.3.1: id and secret are form-encoded before they are joined and encoded. */
+const readBasic = (authorization: string): Credentials | undefined => {
+  const encoded = BASIC.exec(authorization)?.[1];
+  if (encoded === undefined) return undefined;
+  const joined = Buffer.from(encoded, "base64").toString("utf8");
+  const colon = joined.indexOf(":");
+  if (colon < 0) return undefined;
+  const client_id = decodeFormText(joined.slice(0, colon));
+  const secret = decodeFormText(joined.slice(colon + 1));
+  return client_id === undefined || secret === undefined || client_id === "" ? undefined : { client_id, secret };
+};
+
+const isFault = (value: object): value is RequestFault => "status" in value;
+
+/** The form's own name of the client: `application_id`, or `client_id`, which is the same. */
+const namedClient = (form: Form): string | RequestFault | undefined => {
+  const application_id = form.one("application_id");
+  const client_id = form.one("client_id");
+  if (application_id !== undefined && client_id !== undefined && application_id !== client_id) {
+    return fault("client_ambiguous", "application_id and client_id are one field under two names; send one.");
+  }
+  return application_id ?? client_id;
+};
+
+const readCredentials = (form: Form, authorization: readonly string[]): Credentials | RequestFault => {
+  for (const name of UNSUPPORTED_CREDENTIALS) {
+    if (form.one(name) !== undefined) {
+      return fault(
+        "field_not_supported",
+        `${name} is not supported by this server; authenticate with client_secret or HTTP Basic.`,
+      );
+    }
+  }
+  const named = namedClient(form);
+  if (typeof named === "object") return named;
+  const secret = form.one("client_secret");
+  const [header, ...more] = authorization;
+  if (more.length > 0) return fault("authorization_repeated", "There is more than one Authorization header.");
+  if (header === undefined) {
+    return named === undefined || secret === undefined
+      ? unauthenticated("client_unauthenticated", "Client authentication failed.")
+      : { client_id: named, secret };
+  }
+  if (secret !== undefined) {
+    return fault("client_authenticates_twice", "Authenticate with client_secret or with HTTP Basic, not with both.");
+  }
+  const basic = readBasic(header);
+  if (basic === undefined) return unauthenticated("client_unauthenticated", "Client authentication failed.");
+  if (named !== undefined && named !== basic.client_id) {
+    return fault(
+      "client_ambiguous",
+      "The client of the Authorization header is not the one of application_id or client_id.",
+    );
+  }
+  return basic;
+};
+
+const readCaller = (
+  form: Form,
+  from: { readonly authorization: readonly string[]; readonly address: string; readonly gateway: Caller | undefined },
+): Caller | RequestFault => {
+  if (from.gateway === undefined) {
+    const credentials = readCredentials(form, from.authorization);
+    return isFault(credentials) ? credentials : { kind: "client", ...credentials, address: from.address };
+  }
+  if (
+    from.authorization.length > 0 ||
+    form.one("client_secret") !== undefined ||
+    form.one("client_assertion") !== undefined
+  ) {
+    return fault("client_authenticates_twice", "The Gateway authenticates by its signature alone.");
+  }
+  return from.gateway;
+};
+
+/** Which pipeline a request belongs to. A client that asks without a subject token asks for an ambient token; the Gateway never does. */
+export const kindOf = (request: TokenRequest): "issue" | "exchange" => {
+  if (request.caller.kind === "gateway") return "exchange";
+  return request.grant_type === GRANT_TOKEN_EXCHANGE && request.subject_token !== undefined ? "exchange" : "issue";
+};
+
+/**
+ * A form and where it came from → the request. `authorization`: every Authorization header; `gateway`: the caller, where
+ * the request's signature is the Gateway's.
+ */
+export const readTokenRequest = (
+  form: Form,
+  from: { readonly authorization: readonly string[]; readonly address: string; readonly gateway: Caller | undefined },
+): TokenRequest | RequestFault => {
+  const zone_id = form.one("zone_id");
+  if (zone_id === undefined)
+    return fault("zone_id_missing", "zone_id is missing: name the zone that issues the token.");
+  if (zone_id.length > MAX_ID) return fault("zone_id_malformed", "zone_id is no zone's id: it is too long.");
+  const grant_type = form.one("grant_type");
+  if (grant_type === undefined) {
+    return fault(
+      "grant_type_missing",
+      `grant_type is missing: send ${GRANT_CLIENT_CREDENTIALS} or ${GRANT_TOKEN_EXCHANGE}.`,
+    );
+  }
+  if (grant_type !== GRANT_CLIENT_CREDENTIALS && grant_type !== GRANT_TOKEN_EXCHANGE) {
+    return {
+      status: 400,
+      error: "unsupported_grant_type",
+      reason: "grant_type_unsupported",
+      description: `grant_type must be ${GRANT_CLIENT_CREDENTIALS} or ${GRANT_TOKEN_EXCHANGE}.`,
+    };
+  }
+  const caller = readCaller(form, from);
+  if ("status" in caller) return caller;
+  if (caller.kind === "client" && caller.client_id.length > MAX_ID) {
+    return fault("client_id_malformed", "The client's id is no application's id: it is too long.");
+  }
+  return {
+    zone_id,
+    caller,
+    grant_type,
+    resources: form.all("resource"),
+    scope: form.one("scope"),
+    subject_token: form.one("subject_token"),
+    subject_token_type: form.one("subject_token_type"),
+    requested_token_type: form.one("requested_token_type"),
+    session_id: form.one("session_id"),
+    ttl_seconds: form.one("ttl_seconds"),
+    method: form.one(GATEWAY_FIELDS.method),
+    path: form.one(GATEWAY_FIELDS.path),
+    unsupported: UNSUPPORTED.filter((name) => form.one(name) !== undefined),
+  };
+};
