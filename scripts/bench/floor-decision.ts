@@ -1,9 +1,9 @@
-import { generateKeyPairSync, type KeyObject } from "node:crypto";
+import { generateKeyPairSync, hash, type KeyObject } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
-import type { AuditEvent } from "../../src/domain/audit-event.ts";
+import { type AuditEvent, valuesOf } from "../../src/domain/audit-event.ts";
 import { type Evaluation, policyInputText } from "../../src/domain/policy.ts";
 import { issuerOf, signPayload } from "../../src/domain/token.ts";
 import { newTraceparent } from "../../src/gateway/edge/trace.ts";
@@ -12,7 +12,7 @@ import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { constant } from "../../src/kernel/json-text.ts";
 import type { Log } from "../../src/kernel/log.ts";
 import { packageRoot } from "../../src/kernel/package-root.ts";
-import { fittedForm } from "../../src/ledger/entry.ts";
+import { fittedText } from "../../src/ledger/entry.ts";
 
 const POLICY = join(packageRoot, "config", "policies", "demo.rego");
 const ISSUER_URL = "http://issuer.localhost";
@@ -97,8 +97,10 @@ export const createDecisions = async (zone_id: string, producer: string, log: Lo
   const mandate_kind = { use: "per_call", sub_type: "application", target: [RESOURCE], auth_exp, via: "gateway" };
   const claims_tail = JSON.stringify({ ...who, ...mandate_kind }).slice(1);
 
-  const policy_set_id = uuidv7();
   const policy_set_version_id = uuidv7();
+  const name = (): string => uuidv7().replaceAll("-", "").slice(-22);
+  // As long as the names of documents and what changes from call to call; the documents themselves come once.
+  const input_names = `"documents":["${name()}","${name()}","${name()}","${name()}"],"method":"POST","path":"/mcp","trace_id":"${uuidv7().replaceAll("-", "")}","scopes":["tools:call"]`;
   let producer_seq = 0;
   const formOf = (
     event: Pick<AuditEvent, "id" | "event_type" | "request_id" | "decision" | "metadata_json">,
@@ -106,29 +108,30 @@ export const createDecisions = async (zone_id: string, producer: string, log: Lo
   ): string => {
     const judged = event.decision === "allow";
     producer_seq += 1;
-    return fittedForm({
+    const values = valuesOf({
       id: event.id,
       zone_id,
       event_type: event.event_type,
       request_id: event.request_id,
       decision: event.decision,
-      client_id,
-      subject: client_id,
+      client_id: judged ? client_id : null,
+      subject: judged ? client_id : null,
       session_id,
       agent_session_id: null,
       delegation_edge_id: null,
-      resource_id,
+      resource_id: judged ? resource_id : null,
       producer,
       producer_seq,
-      policy_set_id: judged ? policy_set_id : null,
+      policy_set_id: null,
       policy_set_version_id: judged ? policy_set_version_id : null,
-      manifest_sha: judged ? compiled.policy.wasm_sha256 : null,
+      manifest_sha: null,
       evaluation_status: judged ? "complete" : null,
       determining_policies_json: judged ? '["demo"]' : null,
       diagnostics_json: judged ? "[]" : null,
       metadata_json: event.metadata_json,
       occurred_at: isoText(now_ms),
     });
+    return fittedText(values);
   };
 
   return {
@@ -140,9 +143,10 @@ export const createDecisions = async (zone_id: string, producer: string, log: Lo
       const iat = Math.floor(now_ms / 1_000);
       const exp = iat + MANDATE_TTL_S;
       const jti = uuidv7(now_ms);
-      const id = uuidv7(now_ms);
+      const id = jti;
       const request_id = uuidv7(now_ms);
-      const metadata_json = `{"reason":"allowed","jti":"${jti}","exp":${exp},"evaluations":[{"decision":"allow","units":${evaluation.units},"input":${input_json}}]}`;
+      const sha256 = hash("sha256", input_json, "base64url");
+      const metadata_json = `{"exp":${exp},"evaluations":[{"units":${evaluation.units},"input":{"sha256":"${sha256}",${input_names}}}]}`;
       return {
         began_ms: now_ms,
         request_id,

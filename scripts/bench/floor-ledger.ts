@@ -3,13 +3,13 @@ import { workerData } from "node:worker_threads";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { connect, firstReady } from "../../src/adapters/redis/connection.ts";
 import { entriesOf, type RawEntry, successorOf } from "../../src/adapters/redis/replies.ts";
-import { addMissingPoints, inTransaction, keepEvents, type Place, rowText } from "../../src/audit/store.ts";
+import { addMissingPoints, inTransaction, keepEvents, type Place } from "../../src/audit/store.ts";
 import { AUDIT_GROUP, STREAMS } from "../../src/contracts/streams.ts";
-import { chainHmac, GENESIS, sha256Of, valuesOf } from "../../src/domain/audit-chain.ts";
-import type { AuditEvent } from "../../src/domain/audit-event.ts";
+import { chainHmac, contentSha256, GENESIS } from "../../src/domain/audit-chain.ts";
+import { AT } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { createLog } from "../../src/kernel/log.ts";
-import { auditEvents } from "../../src/ledger/entry.ts";
+import { type SentEvent, sentEvents } from "../../src/ledger/entry.ts";
 import { verifyEntry } from "../../src/broadcast/envelope.ts";
 
 /** What the floor's ledger thread is started with. The zone is new, and nobody else writes its rows. */
@@ -42,26 +42,25 @@ const connected = firstReady(redis, TIMEOUT_MS); // from here on: it is told onc
 let chain_seq = 0;
 let chain_hmac = GENESIS;
 
-const keep = async (events: readonly AuditEvent[]): Promise<void> => {
-  const rows: string[] = [];
+const keep = async (events: readonly SentEvent[]): Promise<void> => {
+  const texts: string[] = [];
   const places: Place[] = [];
   let last_seq = 0;
-  for (const event of events) {
-    const values = valuesOf(event);
-    const content_sha256 = sha256Of(values);
+  for (const { text, values } of events) {
+    const content_sha256 = contentSha256(values);
     chain_seq += 1;
     chain_hmac = chainHmac(key, { zone_id, chain_seq, content: content_sha256, previous: chain_hmac });
     places.push({ chain_seq, content_sha256, chain_hmac, key_id: key.id });
-    rows.push(rowText(values));
-    last_seq = event.producer_seq;
+    texts.push(text);
+    last_seq = Number(values[AT.producer_seq]);
   }
   const head = { zone_id, chain_seq, chain_hmac };
-  await inTransaction(db.sql, (tx) => keepEvents(tx, rows, places, [head], [{ producer, last_seq }]));
+  await inTransaction(db.sql, (tx) => keepEvents(tx, texts, places, [head], [{ producer, last_seq }]));
 };
 
 /** What an entry says. It went through a server that others can write to, so the signature is part of the price. */
-const open = (fields: Readonly<Record<string, string>>): readonly AuditEvent[] => {
-  const events = verifyEntry(stream_ring, STREAMS.audit, fields) ? auditEvents(fields) : undefined;
+const open = (fields: Readonly<Record<string, string>>): readonly SentEvent[] => {
+  const events = verifyEntry(stream_ring, STREAMS.audit, fields) ? sentEvents(fields) : undefined;
   if (events === undefined) throw new Error("an entry is not ours");
   return events;
 };

@@ -6,6 +6,7 @@ import { verifyLedger } from "../../src/audit/index.ts";
 import type { LedgerEvent } from "../../src/contracts/api-ledger.ts";
 import type { Quickstart } from "../../src/demo/quickstart.ts";
 import { type Finding, type LedgerRow, walkChain } from "../../src/domain/audit-chain.ts";
+import { AT, valuesOf } from "../../src/domain/audit-event.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
 import { DATABASE_FOLDER } from "../../src/embedded/data-dir.ts";
 import { askApi, parsed } from "./agent.ts";
@@ -122,6 +123,11 @@ const tamperWithDatabase = async (stage: Stage, instance: Instance, row: LedgerE
   }
 };
 
+const allowed = (row: LedgerRow): LedgerRow => ({
+  ...row,
+  values: row.values.map((value, at) => (at === AT.decision ? "allow" : value)),
+});
+
 const verifyCopy = (ring: Keyring, zone_id: string, rows: readonly LedgerRow[]): readonly Finding[] => {
   const walk = walkChain(ring, zone_id);
   return [...rows.flatMap((row) => walk.judge(row)), ...walk.end()];
@@ -145,12 +151,12 @@ const tamperWithCopy = async (
   }
   const copy: readonly LedgerRow[] = rows
     .toSorted((a, b) => a.chain_seq - b.chain_seq)
-    .map((kept) => ({ ...kept, chain_seq: String(kept.chain_seq) }));
+    .map((kept) => ({ ...kept, values: valuesOf(kept), chain_seq: String(kept.chain_seq) }));
   const before = verifyCopy(ring, q.zone_id, copy);
   told(before.length === 0, "a chain without a finding", before);
   stage.says(`a copy of the zone's ${copy.length} rows was verified: no finding`);
   stage.says(`in the copy, row ${row.chain_seq} now says allow; the running ledger is left as it is`);
-  const altered = copy.map((one) => (one.chain_seq === String(row.chain_seq) ? { ...one, decision: "allow" } : one));
+  const altered = copy.map((one) => (one.chain_seq === String(row.chain_seq) ? allowed(one) : one));
   const findings = verifyCopy(ring, q.zone_id, altered);
   showFindings(stage, findings);
   return toldFound(findings, row.chain_seq);

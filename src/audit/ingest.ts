@@ -1,16 +1,8 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
-import {
-  chainHmac,
-  type Finding,
-  GENESIS,
-  HEX_32,
-  isUnkeepable,
-  sha256Of,
-  unkeepableField,
-  valuesOf,
-} from "../domain/audit-chain.ts";
-import type { AuditEvent } from "../domain/audit-event.ts";
+import { chainHmac, contentSha256, type Finding, GENESIS, HEX_32 } from "../domain/audit-chain.ts";
+import { AT } from "../domain/audit-event.ts";
 import type { Keyring, NamedKey } from "../domain/keyring.ts";
+import type { SentEvent } from "../ledger/entry.ts";
 import { type Database, isUniqueViolation, type Transaction } from "../ports/database.ts";
 import { countNumbers, gapOf } from "./numbers.ts";
 import {
@@ -21,21 +13,14 @@ import {
   type FilledHole,
   fillHoles,
   freePlaces,
-  holdsValueMark,
   inTransaction,
   keepEvents,
   knownIds,
   lockHeads,
   lockProducers,
-  type Marks,
-  MisreadRows,
-  needsNewMarks,
-  newMarks,
   type NumberRange,
   type Place,
-  PLAIN_MARKS,
   type ProducerPoint,
-  rowText,
   setHead,
   sqlStateOf,
   type ZonePoint,
@@ -55,7 +40,7 @@ const HASHED_PER_LOOK = 16;
 const MAX_ATTEMPTS = 7;
 
 /** An event that the ledger can't keep, whatever is tried, and why. */
-export type Rejected = { readonly event: AuditEvent; readonly reason: string };
+export type Rejected = { readonly event: SentEvent; readonly reason: string };
 
 /** What became of a call's events. `duplicates`: those that the ledger had already. */
 export type Ingested = {
@@ -79,15 +64,32 @@ export type Ingest = {
    * Keeps and chains the events, each once however often it comes, in the order given within a zone. Resolves when all but
    * the rejected are committed; rejects where the database can't take any (an outage, a privilege): try the same again.
    */
-  ingest(events: readonly AuditEvent[]): Promise<Ingested>;
+  ingest(events: readonly SentEvent[]): Promise<Ingested>;
 };
 
-/** `row`: the event's `rowText` with the plain marks. `marked`: it can't travel with them. `content`: in hex. */
+/** An event with what it takes its place by. `content`: in hex. */
 type Hashed = {
-  readonly event: AuditEvent;
-  readonly row: string;
-  readonly marked: boolean;
+  readonly event: SentEvent;
+  readonly id: string;
+  readonly zone_id: string;
+  readonly producer: string;
+  readonly producer_seq: number;
   readonly content: string;
+  /** Many send the same document, each under a number of its own. */
+  readonly is_document: boolean;
+};
+
+const hashedOf = (event: SentEvent): Hashed => {
+  const { values } = event;
+  return {
+    event,
+    id: values[AT.id] as string,
+    zone_id: values[AT.zone_id] as string,
+    producer: values[AT.producer] as string,
+    producer_seq: Number(values[AT.producer_seq]),
+    content: contentSha256(values),
+    is_document: values[AT.event_type] === "document",
+  };
 };
 type Committed = {
   readonly chained: number;
@@ -102,7 +104,6 @@ type Committed = {
  * otherwise than they were sent are some event's doing, too.
  */
 const isDataFault = (error: unknown): boolean => {
-  if (error instanceof MisreadRows) return true;
   const state = sqlStateOf(error) ?? "";
   if (state === "23514") return error instanceof Error && "constraint_name" in error;
   return /^(22|23)/.test(state) || state === "54000";
@@ -123,7 +124,7 @@ const inBatches = (items: readonly Hashed[]): readonly (readonly Hashed[])[] => 
   let room_text = 0;
   let batch: Hashed[] | undefined;
   for (const item of items) {
-    const size = item.row.length;
+    const size = item.event.text.length;
     if (batch === undefined || batch.length >= MAX_BATCH_EVENTS || size > room_text) {
       batch = [];
       batches.push(batch);
@@ -140,12 +141,24 @@ const isCount = (last_seq: number): boolean => last_seq >= 0 && last_seq <= Numb
 
 const NONE_KNOWN: ReadonlySet<string> = new Set();
 
+/** The first of each id, but those that are known. */
+const unknown = (items: readonly Hashed[], known: ReadonlySet<string>): readonly Hashed[] => {
+  const seen = new Set(known);
+  const fresh: Hashed[] = [];
+  for (const item of items) {
+    if (seen.has(item.id)) continue;
+    seen.add(item.id);
+    fresh.push(item);
+  }
+  return fresh;
+};
+
 /** What is different among the events' values. Neighbours mostly share theirs. */
 const distinct = (items: readonly Hashed[], field: "zone_id" | "producer"): readonly string[] => {
   const found = new Set<string>();
   let last: string | undefined;
-  for (const { event } of items) {
-    const value = event[field];
+  for (const item of items) {
+    const value = item[field];
     if (value !== last) found.add(value);
     last = value;
   }
@@ -159,8 +172,7 @@ const distinct = (items: readonly Hashed[], field: "zone_id" | "producer"): read
 const chain = (key: NamedKey, items: readonly Hashed[], heads: readonly ZonePoint[]) => {
   const ends = new Map(heads.map((head) => [head.zone_id, head]));
   const places: Place[] = [];
-  for (const { event, content } of items) {
-    const { zone_id } = event;
+  for (const { zone_id, content } of items) {
     const head = ends.get(zone_id) as ZonePoint;
     const chain_seq = head.chain_seq + 1;
     const chain_hmac = chainHmac(key, { zone_id, chain_seq, content, previous: head.chain_hmac });
@@ -173,26 +185,18 @@ const chain = (key: NamedKey, items: readonly Hashed[], heads: readonly ZonePoin
 /** The numbers of each of these producers, in the order of the events. */
 const numbersOf = (items: readonly Hashed[], points: readonly ProducerPoint[]): ReadonlyMap<string, number[]> => {
   const numbers = new Map<string, number[]>(points.map(({ producer }) => [producer, []]));
-  for (const { event } of items) numbers.get(event.producer)?.push(event.producer_seq);
+  for (const { producer, producer_seq } of items) numbers.get(producer)?.push(producer_seq);
   return numbers;
 };
 
-const rowsOf = (items: readonly Hashed[], marks: Marks): readonly string[] => {
-  const rows: string[] = [];
-  for (const { event, row } of items) rows.push(marks === PLAIN_MARKS ? row : rowText(valuesOf(event), marks));
-  return rows;
+const textsOf = (items: readonly Hashed[]): readonly string[] => {
+  const texts: string[] = [];
+  for (const { event } of items) texts.push(event.text);
+  return texts;
 };
-
-const isMarked = (item: Hashed): boolean => item.marked;
 
 /** The ledger's one writer: exactly once in effect, one chain per zone, poison set apart. Any number may run side by side. */
 export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions): Ingest => {
-  /**
-   * A value held the mark of values. From then on it is looked for in each: a batch that is sent twice costs the database
-   * twice as much, and who can write one such value can write many.
-   */
-  let wary = false;
-
   const count = async (tx: Transaction, items: readonly Hashed[], points: readonly ProducerPoint[]) => {
     const numbers = numbersOf(items, points);
     const counts = points.map(({ producer, last_seq }) => ({
@@ -212,37 +216,37 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
   /**
    * One transaction. `missing`: a zone or a producer has no row to lock yet; `misplaced`: a head is no place in a chain.
    * `look`: asks first which events the ledger has. Without it a known id ends the transaction, by the key of the ids.
+   * Documents are always looked for: they come again with every producer that names them, and are few.
    */
-  const attempt = (
-    items: readonly Hashed[],
-    look: boolean,
-    marks: Marks,
-  ): Promise<Committed | "missing" | "misplaced"> => {
+  const attempt = (items: readonly Hashed[], look: boolean): Promise<Committed | "missing" | "misplaced"> => {
     const zone_ids = distinct(items, "zone_id");
     const names = distinct(items, "producer");
+    const asked = look ? items : items.filter(({ is_document }) => is_document);
     return inTransaction(db.sql, async (tx) => {
       // One round trip, three statements in this order: the third sees what an ingestor before us kept, behind the locks.
       const [heads, points, known] = await Promise.all([
         lockHeads(tx, zone_ids),
         lockProducers(tx, names),
-        look
+        asked.length > 0
           ? knownIds(
               tx,
-              items.map(({ event }) => event.id),
+              asked.map(({ id }) => id),
             )
           : NONE_KNOWN,
       ]);
       if (heads.length < zone_ids.length || points.length < names.length) return "missing";
       if (heads.some(isMisplaced)) return "misplaced";
-      const fresh = look ? items.filter(({ event }) => !known.has(event.id)) : items;
+      const fresh = asked.length > 0 ? unknown(items, known) : items;
       const duplicates = items.length - fresh.length;
-      if (fresh.length === 0) return { chained: 0, duplicates, findings: [], filled: [] };
-      const counted = await count(tx, fresh, points);
+      // A document that another has sent before is not kept, but its number has come.
+      const numbered = look ? items.filter(({ id, is_document }) => is_document || !known.has(id)) : items;
+      if (numbered.length === 0) return { chained: 0, duplicates, findings: [], filled: [] };
+      const counted = await count(tx, numbered, points);
       if (counted.findings.length > 0) await addFindings(tx, counted.findings);
       const chained = chain(ring.current, fresh, heads);
-      const rows = rowsOf(fresh, marks);
+      const texts = textsOf(fresh);
       await nextTurn(); // chaining and sending a full batch take a millisecond or two each
-      await keepEvents(tx, rows, chained.places, chained.heads, counted.producers, marks);
+      await keepEvents(tx, texts, chained.places, chained.heads, counted.producers);
       // Crash here, or between this commit and the acknowledgement: the entries come again, and their ids are known.
       return { chained: fresh.length, duplicates, findings: counted.findings, filled: counted.filled };
     });
@@ -283,20 +287,14 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     const zone_ids = distinct(items, "zone_id");
     // Events come again after a crash and hardly ever else: looking for each of them in every batch would be for nothing.
     let look = false;
-    let marks = items.some(isMarked) ? newMarks() : PLAIN_MARKS;
     for (let tried = 0; tried < MAX_ATTEMPTS; tried += 1) {
       try {
-        const result = await attempt(items, look, marks);
+        const result = await attempt(items, look);
         if (result === "misplaced") await realign(zone_ids);
         else if (result === "missing") {
           await addMissingPoints(db.sql, zone_ids, distinct(items, "producer"));
         } else return result;
       } catch (error) {
-        if (error instanceof MisreadRows && marks === PLAIN_MARKS) {
-          marks = newMarks();
-          wary = true;
-          continue;
-        }
         if (!isUniqueViolation(error)) throw error;
         // `audit_event_ids_pkey`: the ledger has one of these events; the next attempt finds which.
         if (isUniqueViolation(error, "audit_event_ids_pkey")) look = true;
@@ -319,8 +317,8 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     }
     const half = new Set(zone_ids.slice(0, zone_ids.length >> 1));
     return sum([
-      await keepWhatCan(items.filter(({ event }) => half.has(event.zone_id))),
-      await keepWhatCan(items.filter(({ event }) => !half.has(event.zone_id))),
+      await keepWhatCan(items.filter(({ zone_id }) => half.has(zone_id))),
+      await keepWhatCan(items.filter(({ zone_id }) => !half.has(zone_id))),
     ]);
   };
 
@@ -350,7 +348,6 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
   return {
     async ingest(events) {
       const seen = new Set<string>();
-      const rejected: Rejected[] = [];
       const hashed: Hashed[] = [];
       let turned_ms = performance.now();
       for (const [index, event] of events.entries()) {
@@ -358,20 +355,12 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
           await nextTurn();
           turned_ms = performance.now();
         }
-        if (seen.has(event.id)) continue;
-        seen.add(event.id);
-        const values = valuesOf(event);
-        const row = rowText(values);
-        // All fields are looked at as one text: each by itself only where something was found.
-        const field = isUnkeepable(row) ? unkeepableField(event) : undefined;
-        if (field !== undefined) {
-          rejected.push({ event, reason: `${field} is text that can't be kept` });
-          continue;
-        }
-        const marked = needsNewMarks(values, row) || (wary && holdsValueMark(values));
-        hashed.push({ event, row, marked, content: sha256Of(values) });
+        const id = event.values[AT.id] as string;
+        if (seen.has(id) && event.values[AT.event_type] !== "document") continue;
+        seen.add(id);
+        hashed.push(hashedOf(event));
       }
-      const results: Ingested[] = [{ chained: 0, duplicates: events.length - seen.size, rejected }];
+      const results: Ingested[] = [{ chained: 0, duplicates: events.length - hashed.length, rejected: [] }];
       for (const batch of inBatches(hashed)) results.push(await keepWhatCan(batch));
       return sum(results);
     },

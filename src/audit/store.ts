@@ -1,48 +1,12 @@
-import { randomUUID } from "node:crypto";
 import type { ChainEnd, ChainPoint, Finding, LedgerRow } from "../domain/audit-chain.ts";
 import { GENESIS } from "../domain/audit-chain.ts";
+import { COLUMNS, MEMBER_NAMES, type MemberName } from "../domain/audit-event.ts";
 import type { Queryable, Sql, Transaction } from "../ports/database.ts";
+import { BETWEEN_EVENTS, BETWEEN_VALUES } from "../ledger/entry.ts";
 
 // Lists travel as JSON text and are unpacked by the server: one parameter whatever the batch's size, so one prepared
 // statement, and `::text::json` because the driver would encode a `json` parameter a second time.
 const list = (values: readonly unknown[]): string => JSON.stringify(values);
-
-// The events are the bulk of it, and half of an event is JSON text: as JSON in JSON each of its quotes would be escaped here
-// and read back there. They travel as one text instead, which the server splits at marks that stand in none of them.
-
-/** Between rows, between the values of a row, and in the place of null. */
-export type Marks = { readonly row: string; readonly value: string; readonly none: string };
-
-/**
- * ASCII's separators, which hardly any text holds, and which the server finds as fast as it reads. Null is nothing at all,
- * as an array's `join` has it, so that events with an empty value need other marks, too.
- */
-export const PLAIN_MARKS: Marks = { row: "\u001e", value: "\u001f", none: "" };
-
-/** Marks that nobody can have written into a text: 122 random bits. For events that the plain ones can't tell apart. */
-export const newMarks = (): Marks => {
-  const mark = randomUUID();
-  return { row: `r${mark}`, value: `v${mark}`, none: `n${mark}` };
-};
-
-/** The values of an event (`valuesOf`) as the beginning of its row, behind which stand those of its place. */
-export const rowText = (values: readonly (string | null)[], { value: mark, none }: Marks = PLAIN_MARKS): string =>
-  none === "" ? values.join(mark) : values.map((value) => value ?? none).join(mark);
-
-/**
- * Whether an event would be read as another one, or as several, with the plain marks: by an empty value or by the mark of
- * rows. Not the mark of values: a row that holds it has too many of them, which `keepEvents` sees.
- */
-export const needsNewMarks = (values: readonly (string | null)[], row: string): boolean => {
-  for (const value of values) if (value !== null && value.length === 0) return true;
-  return row.includes(PLAIN_MARKS.row);
-};
-
-/** Whether one of the values holds the mark of values. */
-export const holdsValueMark = (values: readonly (string | null)[]): boolean => {
-  for (const value of values) if (value?.includes(PLAIN_MARKS.value) === true) return true;
-  return false;
-};
 
 /** An event's place in its zone's chain. Hashes in hex. */
 export type Place = {
@@ -109,70 +73,57 @@ export const knownIds = async (tx: Transaction, ids: readonly string[]): Promise
   // it, and is kept while the table grows. `offset 0` holds the inner query apart.
   const rows = await tx<{ id: string }[]>`
     select k.id from json_array_elements_text(${list(ids)}::text::json) as k (id)
-    cross join lateral (select from audit_event_ids have where have.id = k.id offset 0) as known`;
+    cross join lateral (select from audit_event_ids have where have.id = k.id::uuid offset 0) as known`;
   return new Set(rows.map((row) => row.id));
 };
 
-/** The server read other rows than it was given. Nothing of them is kept. */
-export class MisreadRows extends Error {}
+const CHAIN_COLUMNS = ["chain_seq", "content_sha256", "chain_hmac", "key_id"] as const;
+const VALUE_COUNT = COLUMNS.length + CHAIN_COLUMNS.length;
+
+/** One statement keeps the events, their ids, the zones' new heads and the producers' new counts. */
+const KEEP_EVENTS = `
+  with kept as (
+    insert into audit_events (${COLUMNS.map(({ name }) => name).join(", ")}, ${CHAIN_COLUMNS.join(", ")})
+    select ${COLUMNS.map(({ put }, at) => put(`v[${at + 1}]`)).join(", ")},
+      v[${COLUMNS.length + 1}]::bigint, decode(v[${COLUMNS.length + 2}], 'hex'), decode(v[${COLUMNS.length + 3}], 'hex'),
+      v[${COLUMNS.length + 4}]
+    from (
+      select string_to_array(r, chr(31), '') as v from string_to_table($1::text, chr(30)) as r offset 0
+    ) as e
+    where cardinality(v) = ${VALUE_COUNT}
+    returning id, zone_id, chain_seq
+  ), headed as (
+    update audit_heads h set chain_seq = n.chain_seq, chain_hmac = n.chain_hmac
+    from json_to_recordset($2::text::json) as n (zone_id text, chain_seq bigint, chain_hmac text)
+    where h.zone_id = n.zone_id
+  ), counted as (
+    update audit_producers p set last_seq = n.last_seq, updated_at = now()
+    from json_to_recordset($3::text::json) as n (producer text, last_seq bigint)
+    where p.producer = n.producer
+  )
+  insert into audit_event_ids (id, zone_id, chain_seq) select id, zone_id, chain_seq from kept`;
+
+/** An event's text, and its place after it. */
+const rowText = (text: string, { chain_seq, content_sha256, chain_hmac, key_id }: Place): string =>
+  `${text}${BETWEEN_VALUES}${chain_seq}${BETWEEN_VALUES}${content_sha256}${BETWEEN_VALUES}${chain_hmac}${BETWEEN_VALUES}${key_id}`;
 
 /**
- * The rows as one text, which the server will split into as many. A loop of a function that stays: the batch's own closures
- * would be compiled anew all the time.
- */
-const textOf = (rows: readonly string[], places: readonly Place[], { row: between, value: mark }: Marks): string => {
-  const texts: string[] = [];
-  for (let at = 0; at < rows.length; at += 1) {
-    const { chain_seq, content_sha256, chain_hmac, key_id } = places[at] as Place;
-    texts.push(`${rows[at]}${mark}${chain_seq}${mark}${content_sha256}${mark}${chain_hmac}${mark}${key_id}`);
-  }
-  const text = texts.join(between);
-  // Nobody's value can hold the mark (`needsNewMarks`). If one did, a row of the caller's own making would stand for the event.
-  if (text.split(between).length !== rows.length) throw new MisreadRows("a value holds the mark of rows");
-  return text;
-};
-
-/**
- * Keeps the events at their `places` (one each, in the same order), their ids, the zones' new heads and the producers' new
- * counts: all in one statement. `rows`: each event's `rowText` with `marks`; the mark of rows must stand in none of them.
+ * Keeps the events (`texts`, as they travelled) at their `places`, one each in the same order. The texts travel as one,
+ * which the server splits where the codec joined them.
  */
 export const keepEvents = async (
   tx: Transaction,
-  rows: readonly string[],
+  texts: readonly string[],
   places: readonly Place[],
   heads: readonly ZonePoint[],
   producers: readonly ProducerPoint[],
-  marks: Marks = PLAIN_MARKS,
 ): Promise<void> => {
-  const { row: between, value: mark, none } = marks;
-  const result = await tx`
-    with kept as (
-      insert into audit_events (
-        id, zone_id, event_type, request_id, decision, client_id, subject, session_id, agent_session_id,
-        delegation_edge_id, resource_id, producer, producer_seq, policy_set_id, policy_set_version_id, manifest_sha,
-        evaluation_status, determining_policies_json, diagnostics_json, metadata_json, occurred_at, chain_seq,
-        content_sha256, chain_hmac, key_id)
-      select
-        v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13]::bigint, v[14], v[15], v[16],
-        v[17], v[18], v[19], v[20], v[21], v[22]::bigint, v[23], v[24], v[25]
-      from (
-        select string_to_array(r, ${mark}::text, ${none}::text) as v
-        from string_to_table(${textOf(rows, places, marks)}::text, ${between}::text) as r offset 0
-      ) as e
-      where cardinality(v) = 25
-      returning id, zone_id, chain_seq
-    ), headed as (
-      update audit_heads h set chain_seq = n.chain_seq, chain_hmac = n.chain_hmac
-      from json_to_recordset(${list(heads)}::text::json) as n (zone_id text, chain_seq bigint, chain_hmac text)
-      where h.zone_id = n.zone_id
-    ), counted as (
-      update audit_producers p set last_seq = n.last_seq, updated_at = now()
-      from json_to_recordset(${list(producers)}::text::json) as n (producer text, last_seq bigint)
-      where p.producer = n.producer
-    )
-    insert into audit_event_ids (id, zone_id, chain_seq) select id, zone_id, chain_seq from kept`;
-  // A mark of values within a value makes more than 25 of it, and such a row is not kept: the transaction ends.
-  if (result.count !== rows.length) throw new MisreadRows(`the database read ${result.count} of ${rows.length} rows`);
+  const rows: string[] = [];
+  for (let at = 0; at < texts.length; at += 1) rows.push(rowText(texts[at] as string, places[at] as Place));
+  const given = [rows.join(BETWEEN_EVENTS), list(heads), list(producers)];
+  const result = await tx.unsafe(KEEP_EVENTS, given, { prepare: true });
+  // The reader saw to it that no value holds a separator. If one did, a row of a caller's making would stand for the event.
+  if (result.count !== texts.length) throw new Error(`the database read ${result.count} of ${texts.length} rows`);
 };
 
 /** Notes numbers that did not come. */
@@ -233,7 +184,7 @@ export const addFindings = async (tx: Transaction, findings: readonly Finding[])
 
 const endColumns = (sql: Queryable) => sql`
   z.zone_id, h.chain_seq::float8 as head_seq, h.chain_hmac as head_hmac,
-  e.chain_seq::float8 as last_seq, e.chain_hmac as last_hmac`;
+  e.chain_seq::float8 as last_seq, encode(e.chain_hmac, 'hex') as last_hmac`;
 const endJoins = (sql: Queryable) => sql`
   left join audit_heads h on h.zone_id = z.zone_id
   left join lateral (
@@ -311,7 +262,7 @@ export const freePlaces = (
   room: number,
 ): Promise<readonly ZonePoint[]> =>
   tx<ZonePoint[]>`
-    select e.zone_id, e.chain_seq::float8 as chain_seq, e.chain_hmac
+    select e.zone_id, e.chain_seq::float8 as chain_seq, encode(e.chain_hmac, 'hex') as chain_hmac
     from json_array_elements_text(${list(zone_ids)}::text::json) as z
     cross join lateral (
       select zone_id, chain_seq, chain_hmac from audit_events r
@@ -329,6 +280,24 @@ export const setHead = async (tx: Transaction, head: ZonePoint): Promise<void> =
     where zone_id = ${head.zone_id}`;
 };
 
+type StoredRow = Readonly<Record<MemberName, string | null>> & Omit<LedgerRow, "values">;
+
+/** As text, whatever the column is: what is judged is what stands there. */
+const LEDGER_ROWS = `
+  select chain_seq::text as chain_seq, encode(content_sha256, 'hex') as content_sha256,
+    encode(chain_hmac, 'hex') as chain_hmac, key_id, ${COLUMNS.map(({ name, text }) => `${text} as ${name}`).join(", ")}
+  from audit_events
+  where zone_id = $1 and chain_seq >= $2::text::bigint and chain_seq <= $3::bigint
+  order by audit_events.chain_seq limit $4::int`;
+
+const ledgerRowOf = (row: StoredRow): LedgerRow => ({
+  values: MEMBER_NAMES.map((name) => row[name]),
+  chain_seq: row.chain_seq,
+  content_sha256: row.content_sha256,
+  chain_hmac: row.chain_hmac,
+  key_id: row.key_id,
+});
+
 /** The `limit` rows of a zone from `from` to `to` (both `chain_seq`, inclusive), in order. */
 export const ledgerRows = (
   sql: Queryable,
@@ -337,13 +306,6 @@ export const ledgerRows = (
   to: number,
   limit: number,
 ): Promise<readonly LedgerRow[]> =>
-  sql<LedgerRow[]>`
-    select
-      chain_seq::text as chain_seq, content_sha256, chain_hmac, key_id,
-      id, zone_id, event_type, request_id, decision, client_id, subject, session_id, agent_session_id,
-      delegation_edge_id, resource_id, producer, producer_seq::text as producer_seq, policy_set_id,
-      policy_set_version_id, manifest_sha, evaluation_status, determining_policies_json, diagnostics_json,
-      metadata_json, occurred_at
-    from audit_events
-    where zone_id = ${zone_id} and chain_seq >= ${String(from)}::bigint and chain_seq <= ${to}::bigint
-    order by audit_events.chain_seq limit ${limit}::int`;
+  sql
+    .unsafe<StoredRow[]>(LEDGER_ROWS, [zone_id, String(from), to, limit], { prepare: true })
+    .then((rows) => rows.map(ledgerRowOf));

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { SYSTEM_ZONE } from "../domain/audit-event.ts";
+import { type AuditRow, MEMBER_TABLE, type MemberName, SYSTEM_ZONE } from "../domain/audit-event.ts";
 import { isUuid } from "../kernel/ids.ts";
 import type { ApiEndpoint } from "./api-access.ts";
 import { MomentSchema, pageFields, pageOf, text, TimeSchema } from "./api-fields.ts";
@@ -10,32 +10,18 @@ const LedgerZoneSchema = v.pipe(
   v.check((value) => value === SYSTEM_ZONE || isUuid(value), `must be a zone's id, or ${SYSTEM_ZONE}`),
 );
 
-const nullableText = v.nullable(v.string());
+type Entries = { readonly [M in MemberName]: v.GenericSchema<AuditRow[M]> };
+const memberSchemas = Object.fromEntries(
+  MEMBER_TABLE.map(({ name, kind, required }) => {
+    const schema = kind === "number" || kind === "version" ? v.number() : v.string();
+    return [name, required ? schema : v.nullable(schema)];
+  }),
+) as unknown as Entries;
 
-/** A row of the ledger as it is kept: the `*_json` fields and the time are the very text that was hashed. */
+/** A row of the ledger as it is kept: the `*_json` members and the time are the very text that was hashed. Hashes in hex. */
 export const LedgerEventSchema = v.object({
-  zone_id: v.string(),
+  ...memberSchemas,
   chain_seq: v.number(),
-  id: v.string(),
-  event_type: v.string(),
-  request_id: nullableText,
-  decision: v.string(),
-  client_id: nullableText,
-  subject: nullableText,
-  session_id: nullableText,
-  agent_session_id: nullableText,
-  delegation_edge_id: nullableText,
-  resource_id: nullableText,
-  producer: v.string(),
-  producer_seq: v.number(),
-  policy_set_id: nullableText,
-  policy_set_version_id: nullableText,
-  manifest_sha: nullableText,
-  evaluation_status: nullableText,
-  determining_policies_json: nullableText,
-  diagnostics_json: nullableText,
-  metadata_json: nullableText,
-  occurred_at: v.string(),
   content_sha256: v.string(),
   chain_hmac: v.string(),
   key_id: v.string(),

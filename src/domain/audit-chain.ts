@@ -1,79 +1,18 @@
 import { hash } from "node:crypto";
 import { BYTES_PER_CHAR, createScratch, mostBytesOf, writeField, writePrefixed } from "../kernel/canonical.ts";
-import type { AuditEvent } from "./audit-event.ts";
+import type { AuditValues } from "./audit-event.ts";
 import { hmacOf, type Keyring, keyNamed, type NamedKey } from "./keyring.ts";
-
-/** What the content hash covers, in its order. Another order or another field is another ledger: never change it. */
-export const CHAINED_FIELDS = [
-  "id",
-  "zone_id",
-  "event_type",
-  "request_id",
-  "decision",
-  "client_id",
-  "subject",
-  "session_id",
-  "agent_session_id",
-  "delegation_edge_id",
-  "resource_id",
-  "producer",
-  "producer_seq",
-  "policy_set_id",
-  "policy_set_version_id",
-  "manifest_sha",
-  "evaluation_status",
-  "determining_policies_json",
-  "diagnostics_json",
-  "metadata_json",
-  "occurred_at",
-] as const satisfies readonly (keyof AuditEvent)[];
-export type ChainedField = (typeof CHAINED_FIELDS)[number];
-
-/** An event, or the columns of a row read back, whose number stands as its decimal text. */
-export type ChainedFields = { readonly [F in Exclude<ChainedField, "producer_seq">]: string | null } & {
-  readonly producer_seq: string | number | null;
-};
-
-/** The values of `CHAINED_FIELDS`, in their order, as they are hashed. Fields by name: a look-up by each costs the most here. */
-export const valuesOf = (row: ChainedFields): readonly (string | null)[] => [
-  row.id,
-  row.zone_id,
-  row.event_type,
-  row.request_id,
-  row.decision,
-  row.client_id,
-  row.subject,
-  row.session_id,
-  row.agent_session_id,
-  row.delegation_edge_id,
-  row.resource_id,
-  row.producer,
-  typeof row.producer_seq === "number" ? String(row.producer_seq) : row.producer_seq,
-  row.policy_set_id,
-  row.policy_set_version_id,
-  row.manifest_sha,
-  row.evaluation_status,
-  row.determining_policies_json,
-  row.diagnostics_json,
-  row.metadata_json,
-  row.occurred_at,
-];
 
 const scratch = createScratch();
 
-const written = (values: readonly (string | null)[]): Buffer => {
+/**
+ * SHA-256 in hex of an event's values: each with its length as uint32 big-endian, null as 0xFFFFFFFF, numbers in decimal.
+ * The first of them is the version of the form.
+ */
+export const contentSha256 = (values: AuditValues): string => {
   const out = scratch(mostBytesOf(values));
-  return out.subarray(0, writePrefixed(out, 0, values));
+  return hash("sha256", out.subarray(0, writePrefixed(out, 0, values)), "hex");
 };
-
-/** The bytes that are hashed: every field with its length as uint32 big-endian, null as 0xFFFFFFFF, numbers in decimal. */
-export const canonicalContent = (event: ChainedFields): Buffer => Buffer.from(written(valuesOf(event)));
-
-/** SHA-256 of the canonical content of an event's values, in hex. */
-export const sha256Of = (values: readonly (string | null)[]): string => hash("sha256", written(values), "hex");
-
-/** SHA-256 of the canonical content, in hex. */
-export const contentSha256 = (event: ChainedFields): string => sha256Of(valuesOf(event));
 
 /** What the first event of a zone is chained to: 32 zero bytes, in hex. */
 export const GENESIS = "0".repeat(64);
@@ -105,32 +44,9 @@ export const chainHmac = (key: NamedKey, link: Link): string => {
   });
 };
 
-/**
- * The first field that can't be kept as it is: PostgreSQL's text holds no U+0000, and half of a surrogate pair has no
- * UTF-8, so that two events would share one hash. undefined: every field can.
- */
-export const unkeepableField = (event: AuditEvent): ChainedField | undefined =>
-  CHAINED_FIELDS.find((field) => {
-    const value = event[field];
-    return typeof value === "string" && isUnkeepable(value);
-  });
-// eslint-disable-next-line no-control-regex -- U+0000 is exactly what is looked for
-const EACH_UNKEEPABLE = /[\u0000\p{Surrogate}]/gu;
-/** One native pass each, and none for pairs where the text is Latin-1: an expression takes many times as long. */
-export const isUnkeepable = (text: string): boolean => text.includes("\0") || !text.isWellFormed();
-
-/**
- * The text with each U+0000 and each half of a surrogate pair spelt as JSON spells it (`\u0000`, `\ud800`), so that JSON
- * text stays JSON of the same value. For producers, before an event is signed: what a caller put into a field must not
- * decide whether the event can be kept.
- */
-export const keepableText = (text: string): string =>
-  isUnkeepable(text)
-    ? text.replace(EACH_UNKEEPABLE, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
-    : text;
-
-/** A row of the ledger as it is stored. `chain_seq` and `producer_seq` as text: whatever stands there is judged exactly. */
-export type LedgerRow = ChainedFields & {
+/** A row of the ledger as it is stored. `chain_seq` as text: whatever stands there is judged exactly. */
+export type LedgerRow = {
+  readonly values: AuditValues;
   readonly chain_seq: string;
   /** Hex. */
   readonly content_sha256: string;
@@ -204,7 +120,7 @@ export const walkChain = (ring: Keyring, zone_id: string, seen?: ChainPoint): Ch
 
   /** Judges the row at `expected` and moves behind it. Returns what is wrong with it. */
   const faultOf = (row: LedgerRow): { readonly kind: FindingKind; readonly why: string } | undefined => {
-    const content = contentSha256(row);
+    const content = contentSha256(row.values);
     const key = keyNamed(ring, row.key_id);
     const should = (before: string): string | undefined =>
       key === undefined ? undefined : chainHmac(key, { zone_id, chain_seq: expected, content, previous: before });

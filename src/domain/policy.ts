@@ -208,28 +208,63 @@ const timeText = (now_ms: number): string => {
 };
 
 const textOrNull = (text: string | undefined): string => (text === undefined ? "null" : JSON.stringify(text));
-const objectOrNull = (value: object | undefined): string => (value === undefined ? "null" : jsonText(value));
+const textOf = (value: object | undefined): string | undefined => (value === undefined ? undefined : jsonText(value));
+
+/** The parts of an input that are the same for many calls, each as JSON text; absent where the input has null. */
+export type InputParts = {
+  readonly principal: string;
+  readonly resource: string;
+  readonly subject_claims?: string | undefined;
+  readonly actor_claims?: string | undefined;
+  readonly delegation_edge?: string | undefined;
+};
+
+/** What of an input's facts is a call's own. */
+export type InputCall = Pick<
+  PolicyFacts,
+  | "use"
+  | "requested_scopes"
+  | "now_ms"
+  | "method"
+  | "path"
+  | "session_id"
+  | "agent_session_id"
+  | "trace_id"
+  | "challenge_resolved"
+> & { readonly delegation_edge?: { readonly id: string } | undefined };
+
+/** Each text is written once for an application, a resource, a token, as long as that can't change. */
+export const partsOf = (facts: PolicyFacts): InputParts => ({
+  principal: principalText(facts),
+  resource: resourceText(facts.resource),
+  subject_claims: textOf(facts.subject_claims),
+  actor_claims: textOf(facts.actor_claims),
+  delegation_edge: textOf(facts.delegation_edge),
+});
+
+/** The input's text out of its parts. The ledger keeps them apart, and comes to the same text again. */
+export const inputText = (parts: InputParts, call: InputCall): string => {
+  const { method, path } = call;
+  const session_id = textOrNull(call.session_id);
+  const seen = `${method === undefined ? "" : `,"method":${JSON.stringify(method)}`}${path === undefined ? "" : `,"path":${JSON.stringify(path)}`}`;
+  return (
+    `{"principal":${parts.principal},"resource":${parts.resource},` +
+    `"action":{"id":"TokenExchange","use":"${call.use}"${seen}},` +
+    `"session":${call.session_id === undefined ? "null" : `{"id":${session_id}}`},` +
+    `"delegation_edge":${parts.delegation_edge ?? "null"},` +
+    `"context":{"actor_claims":${parts.actor_claims ?? "null"},"subject_claims":${parts.subject_claims ?? "null"},` +
+    `"trace_id":${textOrNull(call.trace_id)},"session_id":${session_id},` +
+    `"agent_session_id":${textOrNull(call.agent_session_id)},"delegation_edge_id":${textOrNull(call.delegation_edge?.id)},` +
+    `"challenge_resolved":${call.challenge_resolved ?? false},"requested_scopes":${jsonText(call.requested_scopes)},` +
+    `${timeText(call.now_ms)}}}`
+  );
+};
 
 /**
  * `JSON.stringify(buildPolicyInput(facts))`, to the letter, out of parts: most of an input is the same for every call of an
  * application, of a resource or of a token, and is written once for each of them (a test holds the two together).
  */
-export const policyInputText = (facts: PolicyFacts): string => {
-  const { method, path, delegation_edge } = facts;
-  const session_id = textOrNull(facts.session_id);
-  const call = `${method === undefined ? "" : `,"method":${JSON.stringify(method)}`}${path === undefined ? "" : `,"path":${JSON.stringify(path)}`}`;
-  return (
-    `{"principal":${principalText(facts)},"resource":${resourceText(facts.resource)},` +
-    `"action":{"id":"TokenExchange","use":"${facts.use}"${call}},` +
-    `"session":${facts.session_id === undefined ? "null" : `{"id":${session_id}}`},` +
-    `"delegation_edge":${objectOrNull(delegation_edge)},` +
-    `"context":{"actor_claims":${objectOrNull(facts.actor_claims)},"subject_claims":${objectOrNull(facts.subject_claims)},` +
-    `"trace_id":${textOrNull(facts.trace_id)},"session_id":${session_id},` +
-    `"agent_session_id":${textOrNull(facts.agent_session_id)},"delegation_edge_id":${textOrNull(delegation_edge?.id)},` +
-    `"challenge_resolved":${facts.challenge_resolved ?? false},"requested_scopes":${jsonText(facts.requested_scopes)},` +
-    `${timeText(facts.now_ms)}}}`
-  );
-};
+export const policyInputText = (facts: PolicyFacts): string => inputText(partsOf(facts), facts);
 
 /**
  * What one evaluation came to. `units`: what it spent, on its steps, on reading the input, on a new instance. `error` is for the log: it never leaves. `result` may be

@@ -77,6 +77,14 @@ const outcomeText = ({ decision_id, status, bytes, duration_ms, cut }: CallOutco
   return `{${id}"status":${status},"bytes":${bytes},"duration_ms":${duration_ms},"cut":${how}}`;
 };
 
+const IN_THE_DECISION = {
+  client_id: null,
+  subject: null,
+  agent_session_id: null,
+  delegation_edge_id: null,
+  resource_id: null,
+} as const;
+
 export const createLedger = (audit: AuditWriter): Ledger => {
   let counts = new Map<string, number>();
 
@@ -122,7 +130,9 @@ export const createLedger = (audit: AuditWriter): Ledger => {
       audit.record({ ...draftOf(inbound, claims, binding, "gateway.call", "deny", metadata_json), reason });
     },
     outcome(inbound, claims, binding, outcome) {
-      audit.record(draftOf(inbound, claims, binding, "gateway.outcome", "none", outcomeText(outcome)));
+      const draft = draftOf(inbound, claims, binding, "gateway.outcome", "none", outcomeText(outcome));
+      // The decision's row says who and what. Session and request stay, so that either finds the outcome by itself.
+      audit.record(outcome.decision_id === undefined ? draft : { ...draft, ...IN_THE_DECISION });
     },
     unauthenticated(reason) {
       counts.set(reason, (counts.get(reason) ?? 0) + 1);

@@ -1,12 +1,11 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../contracts/streams.ts";
-import type { AuditEvent } from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import type { Log } from "../kernel/log.ts";
 import { type Service, within, worker } from "../kernel/service.ts";
 import { LeaseLost } from "../ports/lease.ts";
 import { type Entry, START, type Streams, type Subscription, Unavailable } from "../ports/streams.ts";
-import { auditEvents } from "./entry.ts";
+import { type SentEvent, sentEvents } from "./entry.ts";
 import { verifyEntry } from "../broadcast/envelope.ts";
 
 export type AuditConsumerOptions = {
@@ -26,7 +25,7 @@ export type AuditConsumerOptions = {
    * A rejection that is an outage (`isOutage`) never makes a dead letter; another does, after `max_deliveries`, for the
    * entry that failed by itself.
    */
-  readonly handle: (events: readonly AuditEvent[], more: boolean) => Promise<void>;
+  readonly handle: (events: readonly SentEvent[], more: boolean) => Promise<void>;
   /** How long to rest behind the acknowledgement of what `handle` kept, in milliseconds; not at all if absent. */
   readonly rest_ms?: () => number;
   /** By default: `Unavailable`, `LeaseLost`, connection errors, and SQLSTATE classes but 22 and 23 (bad data). */
@@ -54,7 +53,7 @@ const looksLikeOutage = (error: unknown): boolean => {
 };
 
 type Delivered = Entry & { readonly deliveries: number };
-type Batch = { readonly entry: Delivered; readonly events: readonly AuditEvent[] };
+type Batch = { readonly entry: Delivered; readonly events: readonly SentEvent[] };
 
 /** The ledger's end of `caracal.audit.events`: verifies, parses, hands over, and buries what can't be processed. */
 export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsumer => {
@@ -87,7 +86,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
         await bury(entry, "bad_signature");
         continue;
       }
-      const events = auditEvents(entry.fields);
+      const events = sentEvents(entry.fields);
       if (events === undefined) await bury(entry, "malformed");
       else good.push({ entry, events });
     }

@@ -1,7 +1,15 @@
 import { createHash } from "node:crypto";
 import { STREAMS } from "../contracts/streams.ts";
-import { CHAINED_FIELDS, type ChainedField, keepableText, valuesOf } from "../domain/audit-chain.ts";
-import { type AuditEvent, DECISIONS, type Decision } from "../domain/audit-event.ts";
+import {
+  AT,
+  type AuditValues,
+  faultIn,
+  isReserved,
+  JSON_MEMBERS,
+  MEMBER_NAMES,
+  misfitsIn,
+  unreserved,
+} from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import { BYTES_PER_CHAR } from "../kernel/canonical.ts";
 import { type Fields, signEntry } from "../broadcast/envelope.ts";
@@ -13,170 +21,82 @@ const MAX_ENTRY_BYTES = 512 * 1024;
 export const MAX_EVENT_BYTES = 128 * 1024;
 
 /**
- * The form of an event: the values of `CHAINED_FIELDS`, in their order, with U+0000 between them and between two events.
- * No text that the ledger can keep holds that, so that nothing in it is escaped (half of an event is JSON text already,
- * whose quotes JSON would escape a second time) and one native `split` reads it. null is nothing; a text that is empty or
- * begins with U+0001 has one U+0001 more before it. So no two events have one form, whatever callers put into their values.
+ * The text of an event: its values with U+001F between them, U+001E between two events, nothing at all for null. No value
+ * holds either (they are reserved), so nothing is escaped, one `join` writes it and one `split` reads it. The stream's
+ * entry, the journal's record and the database's parameter are this same text.
  */
-const BETWEEN = "\0";
-const PRESENT = "\u0001";
-const FIELD_COUNT = CHAINED_FIELDS.length;
-const SEQ_FORM = /^[1-9][0-9]{0,15}$/;
+export const BETWEEN_VALUES = "\u001f";
+export const BETWEEN_EVENTS = "\u001e";
 
-const present = (text: string): string => (text.length === 0 || text.charCodeAt(0) === 1 ? PRESENT + text : text);
-const optional = (text: string | null): string => (text === null ? "" : present(text));
+/** Values that hold nothing reserved → their text. */
+export const textOf = (values: AuditValues): string => values.join(BETWEEN_VALUES);
 
-/** The form of an event that is keepable in every field. One expression: the rope that it makes is written out once. */
-const formOf = (e: AuditEvent): string =>
-  `${present(e.id)}\0${present(e.zone_id)}\0${present(e.event_type)}\0${optional(e.request_id)}\0${e.decision}\0` +
-  `${optional(e.client_id)}\0${optional(e.subject)}\0${optional(e.session_id)}\0${optional(e.agent_session_id)}\0` +
-  `${optional(e.delegation_edge_id)}\0${optional(e.resource_id)}\0${present(e.producer)}\0${e.producer_seq}\0` +
-  `${optional(e.policy_set_id)}\0${optional(e.policy_set_version_id)}\0${optional(e.manifest_sha)}\0` +
-  `${optional(e.evaluation_status)}\0${optional(e.determining_policies_json)}\0${optional(e.diagnostics_json)}\0` +
-  `${optional(e.metadata_json)}\0${present(e.occurred_at)}`;
-
-/** What is no event's form. */
-class Malformed extends Error {}
-
-const isDecision = (text: string): text is Decision => (DECISIONS as readonly string[]).includes(text);
-
-/** The value at `at`; null where there is none. */
-const valueAt = (values: readonly string[], at: number): string | null => {
-  const value = values[at] as string;
-  if (value.length === 0) return null;
-  if (value.charCodeAt(0) !== 1) return value;
-  // One form for each text: what needs no mark has none.
-  if (value.length > 1 && value.charCodeAt(1) !== 1) throw new Malformed();
-  return value.slice(1);
+const valuesIn = (text: string): AuditValues => {
+  const values: (string | null)[] = text.split(BETWEEN_VALUES);
+  for (let at = 0; at < values.length; at += 1) if (values[at] === "") values[at] = null;
+  return values;
 };
 
-const textAt = (values: readonly string[], at: number): string => {
-  const value = valueAt(values, at);
-  if (value === null) throw new Malformed();
-  return value;
+/** An event of an entry, as it travels: its text, and its values. */
+export type SentEvent = { readonly text: string; readonly values: AuditValues };
+
+/** The events of an entry whose signature was verified; undefined where anything in it is no event of this form. */
+export const sentEvents = (fields: Fields): readonly SentEvent[] | undefined => {
+  const whole = fields["events"] ?? "";
+  if (whole.includes("\0") || !whole.isWellFormed()) return undefined;
+  const events = whole.split(BETWEEN_EVENTS).map((text) => ({ text, values: valuesIn(text) }));
+  return events.every(({ values }) => faultIn(values) === undefined) ? events : undefined;
 };
 
-const decisionAt = (values: readonly string[], at: number): Decision => {
-  const value = values[at] as string;
-  if (!isDecision(value)) throw new Malformed();
-  return value;
-};
-
-const numberAt = (values: readonly string[], at: number): number => {
-  const value = values[at] as string;
-  const number = Number(value);
-  if (!SEQ_FORM.test(value) || !Number.isSafeInteger(number)) throw new Malformed();
-  return number;
-};
-
-const eventAt = (values: readonly string[], at: number): AuditEvent => ({
-  id: textAt(values, at),
-  zone_id: textAt(values, at + 1),
-  event_type: textAt(values, at + 2),
-  request_id: valueAt(values, at + 3),
-  decision: decisionAt(values, at + 4),
-  client_id: valueAt(values, at + 5),
-  subject: valueAt(values, at + 6),
-  session_id: valueAt(values, at + 7),
-  agent_session_id: valueAt(values, at + 8),
-  delegation_edge_id: valueAt(values, at + 9),
-  resource_id: valueAt(values, at + 10),
-  producer: textAt(values, at + 11),
-  producer_seq: numberAt(values, at + 12),
-  policy_set_id: valueAt(values, at + 13),
-  policy_set_version_id: valueAt(values, at + 14),
-  manifest_sha: valueAt(values, at + 15),
-  evaluation_status: valueAt(values, at + 16),
-  determining_policies_json: valueAt(values, at + 17),
-  diagnostics_json: valueAt(values, at + 18),
-  metadata_json: valueAt(values, at + 19),
-  occurred_at: textAt(values, at + 20),
-});
-
-/** The events of a text; undefined where anything in it is no event's form. */
-const eventsIn = (text: string): readonly AuditEvent[] | undefined => {
-  const values = text.split(BETWEEN);
-  if (values.length % FIELD_COUNT !== 0) return undefined;
-  const events: AuditEvent[] = [];
-  try {
-    for (let at = 0; at < values.length; at += FIELD_COUNT) events.push(eventAt(values, at));
-  } catch (error) {
-    if (error instanceof Malformed) return undefined;
-    throw error;
-  }
-  return events;
-};
-
-/** The events of an entry whose signature was verified; undefined where it holds something else. */
-export const auditEvents = (fields: Fields): readonly AuditEvent[] | undefined => eventsIn(fields["events"] ?? "");
-
-/** Events' forms as signed entries of `caracal.audit.events`, in order, as few as their size allows. */
-export const entriesOf = (ring: Keyring, forms: readonly string[]): Fields[] => {
+/** Events' texts as signed entries of `caracal.audit.events`, in order, as few as their size allows. */
+export const entriesOf = (ring: Keyring, texts: readonly string[]): Fields[] => {
   const entries: Fields[] = [];
   let chars = 0;
-  for (const form of forms) chars += form.length + 1;
+  for (const text of texts) chars += text.length + 1;
   // Measured only where it could matter: a pass over all of it costs as much as its signature.
   const sizeOf =
-    chars * BYTES_PER_CHAR <= MAX_ENTRY_BYTES ? (): number => 0 : (form: string): number => Buffer.byteLength(form);
+    chars * BYTES_PER_CHAR <= MAX_ENTRY_BYTES ? (): number => 0 : (text: string): number => Buffer.byteLength(text);
   let held: string[] = [];
   let bytes = 0;
   const close = (): void => {
-    if (held.length > 0) entries.push(signEntry(ring, STREAMS.audit, { events: held.join(BETWEEN) }));
+    if (held.length > 0) entries.push(signEntry(ring, STREAMS.audit, { events: held.join(BETWEEN_EVENTS) }));
     held = [];
     bytes = 0;
   };
-  for (const form of forms) {
-    const size = sizeOf(form);
+  for (const text of texts) {
+    const size = sizeOf(text);
     if (held.length === MAX_EVENTS || (held.length > 0 && bytes + size > MAX_ENTRY_BYTES)) close();
-    held.push(form);
+    held.push(text);
     bytes += size + 1;
   }
   close();
   return entries;
 };
 
-/** Bytes of one plain field: more than any id of ours has, and few enough for the ledger's indexes (PostgreSQL: 2704). */
-const MAX_FIELD_BYTES = 2048;
+/** Bytes of one plain value: more than any id of ours has, and few enough for the ledger's indexes (PostgreSQL: 2704). */
+const MAX_VALUE_BYTES = 2048;
 /** What is shown of a longer one, in UTF-16 units: 3 bytes each at most. */
-const FIELD_PREFIX = 500;
+const VALUE_PREFIX = 500;
 /** Of an event that is too long: JSON text of one of its lists, or of one member of its metadata. */
 const MAX_PART_CHARS = 1024;
-/** What was granted stays whole: it fits into a token, and stands nowhere else. */
-const GRANTED: ReadonlySet<string> = new Set(["scope", "target"]);
-const MAX_GRANTED_CHARS = 4 * 1024;
+/** Where a value stands that its column can't keep: an id that is no UUID. */
+const OTHER_FORM = "other_form";
+/** What stands nowhere else stays whole: what was granted, which fits into a token, and ids of another form. */
+const GRANTED: ReadonlySet<string> = new Set(["scope", "target", OTHER_FORM]);
+const MAX_GRANTED_CHARS = 8 * 1024;
 /** The metadata that is left then. */
 const MAX_CUT_METADATA_CHARS = 16 * 1024;
 
-/** Fields that hold JSON text; every other text is an id or a word. */
-const JSON_FIELDS: ReadonlySet<ChainedField> = new Set([
-  "determining_policies_json",
-  "diagnostics_json",
-  "metadata_json",
-]);
-const PLAIN_FIELDS: readonly ChainedField[] = CHAINED_FIELDS.filter((field) => !JSON_FIELDS.has(field));
+const IS_JSON: readonly boolean[] = MEMBER_NAMES.map((name) => JSON_MEMBERS.has(name));
 
-const isLong = (text: string | number | null): boolean =>
-  typeof text === "string" &&
-  text.length * BYTES_PER_CHAR > MAX_FIELD_BYTES &&
-  Buffer.byteLength(text) > MAX_FIELD_BYTES;
+const isLong = (text: string): boolean =>
+  text.length * BYTES_PER_CHAR > MAX_VALUE_BYTES && Buffer.byteLength(text) > MAX_VALUE_BYTES;
 
 /** A long text as its beginning and its hash: another text stays another text. */
 const shortened = (text: string): string => {
   if (!isLong(text)) return text;
   const sha256 = createHash("sha256").update(text).digest("hex");
-  return `${keepableText(text.slice(0, FIELD_PREFIX))}… (${text.length} characters, SHA-256 ${sha256})`;
-};
-
-/** Each text field as the ledger can hold it, one by one: for what is not sure to be so already. */
-const keepable = (event: AuditEvent): AuditEvent => {
-  const fit: Record<string, string | number | null> = { ...event };
-  for (const field of CHAINED_FIELDS) {
-    const value = event[field];
-    if (typeof value !== "string") continue;
-    const text = keepableText(value);
-    fit[field] = JSON_FIELDS.has(field) ? text : shortened(text);
-  }
-  return fit as AuditEvent;
+  return `${unreserved(text.slice(0, VALUE_PREFIX))}… (${text.length} characters, SHA-256 ${sha256})`;
 };
 
 const truncated = (text: string): { readonly truncated_chars: number } => ({ truncated_chars: text.length });
@@ -205,46 +125,62 @@ export const objectIn = (text: string | null): Record<string, unknown> => {
   }
 };
 
-/** Whether a plain field is too long for an index. Where all of them together are not, none is looked at. */
-const hasLongField = (event: AuditEvent, form: string): boolean => {
-  const { determining_policies_json, diagnostics_json, metadata_json } = event;
-  const json_chars =
-    (determining_policies_json?.length ?? 0) + (diagnostics_json?.length ?? 0) + (metadata_json?.length ?? 0);
-  if ((form.length - json_chars) * BYTES_PER_CHAR <= MAX_FIELD_BYTES) return false;
-  return PLAIN_FIELDS.some((field) => isLong(event[field]));
+/** Whether every value can be kept as it is: nothing reserved, each of its form, and no plain value that an index refuses. */
+const isKeepable = (values: AuditValues, text: string): boolean => {
+  if (misfitsIn(values).length > 0) return false;
+  // A reserved character is a separator too many, or is found in one pass over the whole text.
+  if (text.includes("\0") || text.includes(BETWEEN_EVENTS) || !text.isWellFormed()) return false;
+  let separators = 0;
+  let plain_chars = 0;
+  for (let at = text.indexOf(BETWEEN_VALUES); at >= 0; at = text.indexOf(BETWEEN_VALUES, at + 1)) separators += 1;
+  if (separators !== values.length - 1) return false;
+  for (let at = 0; at < values.length; at += 1) if (IS_JSON[at] !== true) plain_chars += values[at]?.length ?? 0;
+  return (
+    plain_chars * BYTES_PER_CHAR <= MAX_VALUE_BYTES ||
+    !values.some((one, at) => !IS_JSON[at] && one !== null && isLong(one))
+  );
 };
 
-/** Whether a field holds U+0000. */
-const hasBetween = (event: AuditEvent): boolean => {
-  for (const value of valuesOf(event)) if (value?.includes(BETWEEN) === true) return true;
-  return false;
+/** An id that its column can't keep is said in the metadata instead: who was refused must not depend on how it is spelt. */
+const withoutMisfits = (values: AuditValues): AuditValues => {
+  const misfits = misfitsIn(values);
+  if (misfits.length === 0) return values;
+  const metadata = values[AT.metadata_json] ?? null;
+  const said = objectIn(metadata);
+  // Metadata that is no object keeps its text, as a member.
+  const whole = metadata === null || Object.keys(said).length > 0 ? said : { metadata: metadata };
+  const others = misfits.map((at) => [MEMBER_NAMES[at], shortened(values[at] as string)] as const);
+  const kept: (string | null)[] = [...values];
+  for (const at of misfits) kept[at] = null;
+  kept[AT.metadata_json] = JSON.stringify({ ...whole, [OTHER_FORM]: Object.fromEntries(others) });
+  return kept;
 };
 
-const isShort = (form: string): boolean =>
-  form.length * BYTES_PER_CHAR <= MAX_EVENT_BYTES || Buffer.byteLength(form) <= MAX_EVENT_BYTES;
+const keepable = (values: AuditValues): AuditValues =>
+  withoutMisfits(values).map((value, at) => {
+    if (value === null) return null;
+    const text = isReserved(value) ? unreserved(value) : value;
+    return IS_JSON[at] === true ? text : shortened(text);
+  });
+
+const isShort = (text: string): boolean =>
+  text.length * BYTES_PER_CHAR <= MAX_EVENT_BYTES || Buffer.byteLength(text) <= MAX_EVENT_BYTES;
 
 /**
- * The event's form, fit for an entry and for the ledger, whatever callers put into it: no text that can't be kept, no field
- * that an index refuses, no more than `MAX_EVENT_BYTES`; what is too long loses what is not part of the decision itself.
+ * The event's text, fit for an entry and for the ledger, whatever callers put into it: nothing reserved, no value that an
+ * index refuses, no more than `MAX_EVENT_BYTES`; what is too long loses what is not part of the decision itself.
  * For the producer, before its signature: an event that the ledger refuses would be a denial that a caller kept out of it.
  */
-export const fittedForm = (event: AuditEvent): string => {
-  const form = formOf(event);
-  const fit = form.isWellFormed() && !hasBetween(event) && !hasLongField(event, form);
-  if (fit && isShort(form)) return form;
-  const whole = fit ? event : keepable(event);
-  const whole_form = formOf(whole);
-  if (isShort(whole_form)) return whole_form;
-  return formOf({
-    ...whole,
-    metadata_json: cutMembers(whole.metadata_json),
-    diagnostics_json: cut(whole.diagnostics_json),
-    determining_policies_json: cut(whole.determining_policies_json),
-  });
-};
-
-/** Events as signed entries, each as it is. Throws where one holds U+0000: nothing that came from a stream does. */
-export const auditEntries = (ring: Keyring, events: readonly AuditEvent[]): Fields[] => {
-  if (events.some(hasBetween)) throw new RangeError("an event with U+0000 in a field has no form");
-  return entriesOf(ring, events.map(formOf));
+export const fittedText = (values: AuditValues): string => {
+  const text = textOf(values);
+  const fit = isKeepable(values, text);
+  if (fit && isShort(text)) return text;
+  const whole = fit ? values : keepable(values);
+  const whole_text = fit ? text : textOf(whole);
+  if (isShort(whole_text)) return whole_text;
+  const less = [...whole];
+  less[AT.metadata_json] = cutMembers(whole[AT.metadata_json] ?? null);
+  less[AT.diagnostics_json] = cut(whole[AT.diagnostics_json] ?? null);
+  less[AT.determining_policies_json] = cut(whole[AT.determining_policies_json] ?? null);
+  return textOf(less);
 };

@@ -1,5 +1,15 @@
 import { AUDIT_GROUP, STREAMS } from "../contracts/streams.ts";
-import { type AuditDraft, type AuditEvent, type AuditWriter, LedgerShare } from "../domain/audit-event.ts";
+import { LRUCache } from "lru-cache";
+import { type AuditDocument, documentId, monthOf } from "../domain/audit-document.ts";
+import {
+  AT,
+  type AuditDraft,
+  type AuditValues,
+  type AuditWriter,
+  LedgerShare,
+  type MemberName,
+  valuesOf,
+} from "../domain/audit-event.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import { type Clock, isoText } from "../kernel/clock.ts";
 import { uuidv7 } from "../kernel/ids.ts";
@@ -7,7 +17,7 @@ import type { Log } from "../kernel/log.ts";
 import { type Service, within, worker } from "../kernel/service.ts";
 import type { Journal } from "../ports/journal.ts";
 import { type Streams, Unavailable } from "../ports/streams.ts";
-import { entriesOf, fittedForm, objectIn } from "./entry.ts";
+import { entriesOf, fittedText, objectIn } from "./entry.ts";
 import { createRepeatedDenials, type Denied } from "./repeated-denials.ts";
 import { createStreamShares } from "./stream-shares.ts";
 
@@ -42,6 +52,8 @@ const REPLAY_COUNT = 256;
 /** While the stream is away, appends try it so much after the last that failed; all others are refused at once. */
 const TRY_AGAIN_MS = 100;
 const LOOK_EVERY_MS = 1000;
+/** Documents that are known to be in the stream. Who is asked for one more sends it again; the ledger keeps it once. */
+const MAX_ANNOUNCED = 100_000;
 /** A sum comes so much later than its second at the most. */
 const SUM_UP_EVERY_MS = 250;
 
@@ -56,40 +68,37 @@ type Queued = {
   readonly settle: Settle | undefined;
 };
 
-const complete = ({ draft, id, now_ms }: Queued, producer: string, producer_seq: number): AuditEvent => ({
-  id,
-  zone_id: draft.zone_id,
-  event_type: draft.event_type,
-  request_id: draft.request_id ?? null,
-  decision: draft.decision,
-  client_id: draft.client_id ?? null,
-  subject: draft.subject ?? null,
-  session_id: draft.session_id ?? null,
-  agent_session_id: draft.agent_session_id ?? null,
-  delegation_edge_id: draft.delegation_edge_id ?? null,
-  resource_id: draft.resource_id ?? null,
-  producer,
-  producer_seq,
-  policy_set_id: draft.policy_set_id ?? null,
-  policy_set_version_id: draft.policy_set_version_id ?? null,
-  manifest_sha: draft.manifest_sha ?? null,
-  evaluation_status: draft.evaluation_status ?? null,
-  determining_policies_json: draft.determining_policies_json ?? null,
-  diagnostics_json: draft.diagnostics_json ?? null,
-  metadata_json: draft.metadata_json ?? null,
-  occurred_at: isoText(now_ms),
-});
+const complete = ({ draft, id, now_ms }: Queued, producer: string, producer_seq: number): AuditValues => {
+  const values = valuesOf(draft);
+  values[AT.id] = id;
+  values[AT.producer] = producer;
+  values[AT.producer_seq] = String(producer_seq);
+  values[AT.occurred_at] = isoText(now_ms);
+  return values;
+};
+
+/** A document is an event, too: the text is its metadata, and whoever sends it gives it the same id. */
+const documentEvent = ({ name, text }: AuditDocument, draft: AuditDraft, now_ms: number): Queued => {
+  const { zone_id } = draft;
+  const event = { zone_id, event_type: "document", decision: "none", metadata_json: text } as const;
+  return { draft: event, id: documentId(zone_id, monthOf(isoText(now_ms)), name), now_ms, settle: undefined };
+};
+
+const changed = (values: AuditValues, some: Readonly<Partial<Record<MemberName, string | null>>>): AuditValues => {
+  const others = [...values];
+  for (const name of Object.keys(some) as MemberName[]) others[AT[name]] = some[name] ?? null;
+  return others;
+};
 
 /** What was to be allowed and was then refused, because it could not be written down in time. */
-const refused = (event: AuditEvent): AuditEvent => ({
-  ...event,
-  decision: "deny",
-  metadata_json: JSON.stringify({
-    ...objectIn(event.metadata_json),
-    reason: "audit_unavailable",
-    decided: event.decision,
-  }),
-});
+const refused = (values: AuditValues): AuditValues => {
+  const said = objectIn(values[AT.metadata_json] ?? null);
+  const decided = values[AT.decision];
+  return changed(values, {
+    decision: "deny",
+    metadata_json: JSON.stringify({ ...said, reason: "audit_unavailable", decided }),
+  });
+};
 
 /**
  * The way into the ledger. All events of one tick share one entry, one signature and one round trip. Crash states: before
@@ -106,7 +115,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   let immediate: NodeJS.Immediate | undefined;
   const flights = new Set<Promise<void>>();
   const denials = createRepeatedDenials(clock);
-  /** Forms of events, as in the journal. */
+  /** Texts of events, as in the journal. */
   let stranded: string[] = [];
   const shares = createStreamShares(clock);
   let away = false;
@@ -114,49 +123,76 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   let trying = false;
   let try_at_ms = 0;
 
-  /** Numbers are given in the order of the queue, at the flush: an event that is never written leaves no hole. */
-  const numbered = (one: Queued): AuditEvent => complete(one, producer, next_seq++);
+  const announced = new LRUCache<string, true>({ max: MAX_ANNOUNCED });
 
   /**
-   * The event's form. Where none can be made, that of an event which says so: its number must come, and one that can't be
+   * The same with the documents that the ledger may not have yet, each before the first event that names it; and the keys
+   * of these documents, which count as announced once the stream has them.
+   */
+  const withDocuments = (batch: readonly Queued[]) => {
+    const all: Queued[] = [];
+    const keys = new Set<string>();
+    for (const one of batch) {
+      const { documents = [], zone_id } = one.draft;
+      const kept_in = documents.length === 0 ? "" : `${zone_id} ${monthOf(isoText(one.now_ms))} `;
+      for (const document of documents) {
+        const key = kept_in + document.name;
+        if (keys.has(key) || announced.get(key) !== undefined) continue;
+        keys.add(key);
+        all.push(documentEvent(document, one.draft, one.now_ms));
+      }
+      all.push(one);
+    }
+    return { all, keys };
+  };
+
+  /** Numbers are given in the order of the queue, at the flush: an event that is never written leaves no hole. */
+  const numbered = (one: Queued): AuditValues => complete(one, producer, next_seq++);
+
+  /**
+   * The event's text. Where none can be made, that of an event which says so: its number must come, and one that can't be
    * written takes none of its tick along. What was to be allowed by it is refused.
    */
-  const formed = (event: AuditEvent, settle?: Settle): string => {
+  const written = (values: AuditValues, settle?: Settle): string => {
     try {
-      return fittedForm(event);
+      return fittedText(values);
     } catch (cause) {
-      log.error({ error: cause, event_id: event.id, event_type: event.event_type }, "an audit event can't be written");
+      const [event_id, event_type, decided] = [values[AT.id], values[AT.event_type], values[AT.decision]];
+      log.error({ error: cause, event_id, event_type }, "an audit event can't be written");
       settle?.reject(new Unavailable("the ledger", cause));
-      return fittedForm({
-        ...event,
-        decision: event.decision === "allow" ? "deny" : event.decision,
-        determining_policies_json: null,
-        diagnostics_json: null,
-        metadata_json: JSON.stringify({ reason: "unwritable", decided: event.decision }),
-      });
+      return fittedText(
+        changed(values, {
+          decision: decided === "allow" ? "deny" : (decided ?? null),
+          determining_policies_json: null,
+          diagnostics_json: null,
+          metadata_json: JSON.stringify({ reason: "unwritable", decided }),
+        }),
+      );
     }
   };
 
-  const toJournal = async (forms: readonly string[]): Promise<void> => {
+  const toJournal = async (texts: readonly string[]): Promise<void> => {
     try {
-      await journal.append(forms.map((form) => Buffer.from(form)));
-      options.onEvents?.("journal", forms.length);
+      await journal.append(texts.map((text) => Buffer.from(text)));
+      options.onEvents?.("journal", texts.length);
     } catch (error) {
       const room = Math.max(0, MAX_STRANDED - stranded.length);
-      const lost = Math.max(0, forms.length - room);
-      stranded = stranded.concat(forms.slice(0, room));
-      log.error({ error, events: forms.length, lost }, "neither stream nor journal takes audit events");
+      const lost = Math.max(0, texts.length - room);
+      stranded = stranded.concat(texts.slice(0, room));
+      log.error({ error, events: texts.length, lost }, "neither stream nor journal takes audit events");
       if (lost > 0) options.onEvents?.("lost", lost);
     }
   };
 
-  const send = async (batch: readonly Queued[]): Promise<void> => {
+  const send = async (queued: readonly Queued[]): Promise<void> => {
+    const { all: batch, keys } = withDocuments(queued);
     const events = batch.map(numbered);
-    const forms = events.map((event, at) => formed(event, batch[at]?.settle));
+    const texts = events.map((values, at) => written(values, batch[at]?.settle));
     try {
-      await streams.append(STREAMS.audit, entriesOf(ring, forms));
+      await streams.append(STREAMS.audit, entriesOf(ring, texts));
       away = false;
-      events.forEach(({ zone_id }, at) => shares.appended(zone_id, (forms[at] as string).length));
+      for (const key of keys) announced.set(key, true);
+      events.forEach((values, at) => shares.appended(values[AT.zone_id] as string, (texts[at] as string).length));
       if (shares.unseen) looking.wake();
       options.onEvents?.("stream", batch.length);
       for (const { id, settle } of batch) settle?.resolve(id);
@@ -164,17 +200,18 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
       if (!away)
         log.error({ error: cause }, "the audit stream takes no events: calls are refused, denials are journaled");
       away = true;
+      announced.clear(); // a stream that comes back may have lost what it had
       try_at_ms = clock.monotonic_ms() + TRY_AGAIN_MS;
       await toJournal(
         batch.map(({ settle }, at) =>
-          settle === undefined ? (forms[at] as string) : formed(refused(events[at] as AuditEvent)),
+          settle === undefined ? (texts[at] as string) : written(refused(events[at] as AuditValues)),
         ),
       );
       for (const { settle } of batch)
         settle?.reject(cause instanceof Unavailable ? cause : new Unavailable("the ledger", cause));
     } finally {
       trying = false;
-      underway -= batch.length;
+      underway -= queued.length;
     }
   };
 
@@ -199,29 +236,30 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
   };
 
   /** The stream does not keep up, and holding more would only move the fault into our memory. */
-  const overflow = (event: AuditEvent): void => {
-    const flight = toJournal([formed(event)]).finally(() => flights.delete(flight));
+  const overflow = (one: Queued): void => {
+    const texts = withDocuments([one]).all.map((each) => written(numbered(each)));
+    const flight = toJournal(texts).finally(() => flights.delete(flight));
     flights.add(flight);
   };
 
   /** In order, and released only once they are in the stream; a crash in between sends some twice, under the same ids. */
   const replay = async (): Promise<void> => {
     if (stranded.length > 0) {
-      const forms = stranded;
+      const texts = stranded;
       stranded = [];
-      await toJournal(forms);
+      await toJournal(texts);
     }
     let after = 0;
     while (journal.size > 0) {
       const records = await journal.read(after, REPLAY_COUNT);
       const last = records.at(-1);
       if (last === undefined) return;
-      const forms = records.map((record) => record.payload.toString());
-      await streams.append(STREAMS.audit, entriesOf(ring, forms));
+      const texts = records.map((record) => record.payload.toString());
+      await streams.append(STREAMS.audit, entriesOf(ring, texts));
       away = false;
       await journal.release(last.seq);
-      options.onEvents?.("stream", forms.length);
-      log.info({ events: forms.length }, "journaled audit events reached the stream");
+      options.onEvents?.("stream", texts.length);
+      log.info({ events: texts.length }, "journaled audit events reached the stream");
       after = last.seq;
     }
   };
@@ -242,7 +280,7 @@ export const createAuditWriter = (options: AuditWriterOptions): AuditWriterServi
 
   const write = (draft: AuditDraft, id: string, now_ms: number): void => {
     const one = { draft, id, now_ms, settle: undefined };
-    if (underway >= MAX_UNDERWAY) overflow(numbered(one));
+    if (underway >= MAX_UNDERWAY) overflow(one);
     else enqueue(one);
   };
 

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { collectDefaultMetrics } from "prom-client";
 import { openJournal } from "../adapters/journal/index.ts";
@@ -256,7 +257,9 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
         },
       );
       closers.push(() => journal.close());
-      const producer = `${config.roles.length === 5 ? "all" : config.roles.join("+")}:${instance_id}`;
+      // Another one for each run: numbers begin at 1. 72 random bits tell them apart, and stand in every row.
+      const run = randomBytes(9).toString("base64url");
+      const producer = `${config.roles.length === 5 ? "all" : config.roles.join("+")}:${run}`;
       audit_writer = createAuditWriter({
         streams: shared.streams,
         ring: streams_ring,

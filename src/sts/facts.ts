@@ -1,6 +1,6 @@
 import type { KeyObject } from "node:crypto";
 import type { SetEvaluation } from "../domain/policy-evaluation.ts";
-import type { CredentialType, PolicyVerdict } from "../domain/policy.ts";
+import type { CredentialType, PolicyFacts, PolicyVerdict } from "../domain/policy.ts";
 import type { Claims } from "../domain/token.ts";
 import type { PresentedToken } from "./known/presented-tokens.ts";
 import type { TokenRequest } from "./edge/request.ts";
@@ -19,6 +19,8 @@ export type Start = {
 export type Judged = {
   readonly resource: Resource;
   readonly scopes: readonly string[];
+  /** What the input was made of. */
+  readonly asked: PolicyFacts;
   readonly evaluation: SetEvaluation;
 };
 

@@ -1,5 +1,7 @@
+import type { AuditDocument } from "../domain/audit-document.ts";
 import type { AuditDraft, AuditEvent } from "../domain/audit-event.ts";
 import type { SetEvaluation } from "../domain/policy-evaluation.ts";
+import { type InputEvent, inputRecordOf, type JudgingSet } from "../domain/policy-input-record.ts";
 import type { Claims } from "../domain/token.ts";
 import { jsonText } from "../kernel/json-text.ts";
 import type { Denial } from "../kernel/pipeline.ts";
@@ -53,20 +55,31 @@ const verdictsOf = (facts: Partial<Facts>): Verdicts => {
 const verdictText = ({ verdict }: SetEvaluation): string =>
   `"evaluation_status":"${verdict.evaluation_status}","determining_policies":${jsonText(verdict.determining_policies)},"diagnostics":${jsonText(verdict.diagnostics)},`;
 
-/** Each evaluation with the very input that policy saw, so that it can be judged again. */
-const evaluationsText = (judged: readonly Judged[]): string => {
+/**
+ * Each evaluation with what its input can be rebuilt from to the byte, so that it can be judged again. `decision` is
+ * left out where it is the event's.
+ */
+const evaluationsOf = (
+  event: InputEvent & Pick<AuditEvent, "decision">,
+  set: JudgingSet | undefined,
+  judged: readonly Judged[],
+): { readonly text: string; readonly documents: readonly AuditDocument[] } => {
   let left = MAX_INPUTS_BYTES;
-  const texts = judged.map(({ resource, scopes, evaluation }) => {
+  const documents: AuditDocument[] = [];
+  const texts = judged.map(({ resource, scopes, asked, evaluation }) => {
     const { verdict, units, input_json } = evaluation;
     left -= Buffer.byteLength(input_json);
     // Past the bound the input's hash would help nobody: the ids of resource, set version and session remain.
-    const input =
-      left >= 0
-        ? `"input":${input_json}`
-        : `"resource_id":${JSON.stringify(resource.id)},"scopes":${jsonText(scopes)},"input":"too large to keep"`;
-    return `{"decision":"${verdict.decision}",${judged.length === 1 ? "" : verdictText(evaluation)}"units":${units},${input}}`;
+    let input = `"resource_id":${JSON.stringify(resource.id)},"scopes":${jsonText(scopes)},"input":"too large to keep"`;
+    if (left >= 0 && set !== undefined) {
+      const record = inputRecordOf(event, set, asked, input_json);
+      documents.push(...record.documents);
+      input = `"input":${record.record_json}`;
+    }
+    const said = judged.length === 1 && verdict.decision === event.decision ? "" : `"decision":"${verdict.decision}",`;
+    return `{${said}${judged.length === 1 ? "" : verdictText(evaluation)}"units":${units},${input}}`;
   });
-  return `[${texts.join(",")}]`;
+  return { text: `[${texts.join(",")}]`, documents };
 };
 
 const policyOf = (facts: Partial<Facts>) => {
@@ -91,10 +104,14 @@ const requestOf = ({ request, credential_type, trace_id }: Start & Partial<Facts
  * its first members. What the event's own fields say is not said again, nor, where the one question of an exchange was put
  * to policy, what its input says: who called and how, resource, method, path, scopes, session and trace.
  */
-const metadataOf = (event_type: EventType, facts: Start & Partial<Facts>, head: string): string => {
-  const { judged = [] } = facts;
-  const evaluations = `"evaluations":${evaluationsText(judged)}`;
-  if (event_type === "token.exchange" && judged.length === 1) {
+const metadataOf = (
+  event_type: EventType,
+  facts: Start & Partial<Facts>,
+  head: string,
+  evaluations_json: string,
+): string => {
+  const evaluations = `"evaluations":${evaluations_json}`;
+  if (event_type === "token.exchange" && facts.judged?.length === 1) {
     const scope =
       facts.request.scope === undefined
         ? ""
@@ -115,10 +132,14 @@ const resourceOf = (facts: Partial<Facts>): string | null => {
 const draftOf = (
   event_type: EventType,
   facts: Start & Partial<Facts>,
-  is: Pick<AuditEvent, "decision" | "zone_id" | "client_id" | "subject" | "session_id">,
+  is: Pick<AuditEvent, "decision" | "zone_id" | "client_id" | "subject" | "session_id"> & { readonly id?: string },
   head: string,
 ): AuditDraft => {
   const policy = policyOf(facts);
+  const event = { id: is.id, event_type, session_id: is.session_id, agent_session_id: null, decision: is.decision };
+  const evaluations = evaluationsOf(event, policy, facts.judged ?? []);
+  // What the version's id implies stands in the document that the evaluations name, if there is one.
+  const implied = evaluations.documents.length > 0 ? undefined : policy;
   const verdicts = verdictsOf(facts);
   return {
     zone_id: is.zone_id,
@@ -129,23 +150,29 @@ const draftOf = (
     subject: is.subject,
     session_id: is.session_id,
     resource_id: resourceOf(facts),
-    policy_set_id: policy?.policy_set_id ?? null,
+    policy_set_id: implied?.policy_set_id ?? null,
     policy_set_version_id: policy?.policy_set_version_id ?? null,
-    manifest_sha: policy?.manifest_sha ?? null,
+    manifest_sha: implied?.manifest_sha ?? null,
     evaluation_status: verdicts.evaluation_status,
     determining_policies_json: verdicts.determining_policies_json,
     diagnostics_json: verdicts.diagnostics_json,
-    metadata_json: metadataOf(event_type, facts, head),
+    metadata_json: metadataOf(event_type, facts, head, evaluations.text),
+    documents: evaluations.documents,
+    ...(is.id === undefined ? {} : { id: is.id }),
   };
 };
 
-/** The scope of a mandate is the one that policy was asked about, and its target that resource; an ambient token's are chosen. */
-const issuedText = (event_type: EventType, { jti, exp, scope, target }: Claims): string =>
-  `"reason":"allowed","jti":${JSON.stringify(jti)},"exp":${exp}${event_type === "token.exchange" ? "" : `,"scope":${JSON.stringify(scope)},"target":${JSON.stringify(target)}`}`;
+/**
+ * The token's id is the event's. The scope of a mandate is the one that policy was asked about, and its target that resource;
+ * an ambient token's are chosen.
+ */
+const issuedText = (event_type: EventType, { exp, scope, target }: Claims): string =>
+  `"exp":${exp}${event_type === "token.exchange" ? "" : `,"scope":${JSON.stringify(scope)},"target":${JSON.stringify(target)}`}`;
 
 export const allowDraft = (event_type: EventType, facts: Decided): AuditDraft => {
   const { claims } = facts;
   const is = {
+    id: claims.jti,
     decision: "allow",
     zone_id: claims.zone_id,
     client_id: claims.client_id,

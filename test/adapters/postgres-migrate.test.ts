@@ -194,9 +194,9 @@ describe("the privileges of a role's database user", () => {
     };
     await owner.sql`insert into zones (id, slug, name) values ('z', 'z', 'z')`;
     await owner.sql`
-      insert into audit_events (zone_id, chain_seq, id, event_type, decision, producer, producer_seq, occurred_at,
+      insert into audit_events (form, zone_id, chain_seq, id, event_type, decision, producer, producer_seq, occurred_at,
         content_sha256, chain_hmac, key_id)
-      values ('z', 1, 'e', 't', 'allow', 'p', 1, 'now', 'c', 'h', 'k')`;
+      values (1, 'z', 1, gen_random_uuid(), 't', 'allow', 'p', 1, 'now', '\\x0c', '\\x0d', 'k')`;
   });
   after(() => drop());
 
@@ -216,9 +216,9 @@ describe("the privileges of a role's database user", () => {
   it("let the ledger's writer add rows and read them, and never change, remove or empty them", async () => {
     const db = await as("caracal_audit");
     await db.sql`
-      insert into audit_events (zone_id, chain_seq, id, event_type, decision, producer, producer_seq, occurred_at,
+      insert into audit_events (form, zone_id, chain_seq, id, event_type, decision, producer, producer_seq, occurred_at,
         content_sha256, chain_hmac, key_id)
-      values ('z', 2, 'e2', 't', 'deny', 'p', 2, 'now', 'c', 'h', 'k')`;
+      values (1, 'z', 2, gen_random_uuid(), 't', 'deny', 'p', 2, 'now', '\\x0c', '\\x0d', 'k')`;
     assert.equal((await db.sql`select 1 from audit_events`).length, 2);
     await denied(db, "update audit_events set decision = 'allow'");
     await denied(db, "delete from audit_events");

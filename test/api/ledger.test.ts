@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { SYSTEM_ZONE } from "../../src/domain/audit-event.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { call, expectOk, makeZone, serveApi, type ServedApi } from "./serve.ts";
 
 type Row = {
@@ -12,6 +13,8 @@ type Row = {
   readonly occurred_at?: string;
 };
 
+const [C1, C2, S1, S2] = [uuidv7(), uuidv7(), uuidv7(), uuidv7()];
+
 describe("the ledger's query", () => {
   let api: ServedApi;
   before(async () => {
@@ -22,11 +25,11 @@ describe("the ledger's query", () => {
   const write = async (zone_id: string, rows: readonly Row[]): Promise<void> => {
     for (const [i, row] of rows.entries()) {
       await api.db.sql`
-        insert into audit_events (zone_id, chain_seq, id, event_type, request_id, decision, client_id, session_id, producer,
+        insert into audit_events (form, zone_id, chain_seq, id, event_type, request_id, decision, client_id, session_id, producer,
                                   producer_seq, metadata_json, occurred_at, content_sha256, chain_hmac, key_id)
-        values (${zone_id}, ${i + 1}, ${`e-${zone_id}-${i + 1}`}, ${row.event_type ?? "token.exchange"}, ${row.request_id ?? null},
+        values (1, ${zone_id}, ${i + 1}, ${uuidv7()}, ${row.event_type ?? "token.exchange"}, ${row.request_id ?? null},
                 ${row.decision ?? "allow"}, ${row.client_id ?? null}, ${row.session_id ?? null}, 'sts:1', ${i + 1},
-                ${'{"a":  1}'}, ${row.occurred_at ?? "2026-01-01T00:00:00.000Z"}, 'c', 'h', 'k')`;
+                ${'{"a":  1}'}, ${row.occurred_at ?? "2026-01-01T00:00:00.000Z"}, '\\x0c', '\\x0d', 'k')`;
     }
   };
 
@@ -35,22 +38,22 @@ describe("the ledger's query", () => {
     await write(zone_id, [
       {
         decision: "allow",
-        client_id: "c1",
-        session_id: "s1",
+        client_id: C1,
+        session_id: S1,
         request_id: "r1",
         occurred_at: "2026-01-01T00:00:00.000Z",
       },
       {
         decision: "deny",
-        client_id: "c2",
-        session_id: "s1",
+        client_id: C2,
+        session_id: S1,
         request_id: "r2",
         occurred_at: "2026-01-01T00:00:01.500Z",
       },
       {
         decision: "none",
-        client_id: "c1",
-        session_id: "s2",
+        client_id: C1,
+        session_id: S2,
         request_id: "r1",
         event_type: "gateway.outcome",
         occurred_at: "2026-01-02T00:00:00.000Z",
@@ -60,8 +63,10 @@ describe("the ledger's query", () => {
       (await expectOk(api.url, token, "listAudit", { params: { zone_id }, query })).items.map((item) => item.chain_seq);
     assert.deepEqual(await list(), [3, 2, 1]);
     assert.deepEqual(await list({ decision: "deny" }), [2]);
-    assert.deepEqual(await list({ client_id: "c1" }), [3, 1]);
-    assert.deepEqual(await list({ session_id: "s1", decision: "allow" }), [1]);
+    assert.deepEqual(await list({ client_id: C1 }), [3, 1]);
+    assert.deepEqual(await list({ session_id: S1, decision: "allow" }), [1]);
+    assert.deepEqual(await list({ session_id: "no UUID" }), []);
+    assert.deepEqual(await list({ client_id: C1.toUpperCase() }), []);
     assert.deepEqual(await list({ event_type: "gateway.outcome" }), [3]);
     assert.deepEqual(await list({ request_id: "r1" }), [3, 1]);
     assert.deepEqual(await list({ from: "2026-01-01T00:00:01.500Z" }), [3, 2]);

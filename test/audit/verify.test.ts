@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { createFindings } from "../../src/audit/findings.ts";
-import { createIngest, type Ingest } from "../../src/audit/ingest.ts";
 import { verifyHeads, verifyLedger } from "../../src/audit/verify.ts";
 import { createGaps } from "../../src/audit/workers/gaps.ts";
 import { createSweep, type Sweep } from "../../src/audit/workers/sweep.ts";
-import { CHAINED_FIELDS, type ChainPoint, type Finding, type FindingKind } from "../../src/domain/audit-chain.ts";
+import { type ChainPoint, type Finding, type FindingKind } from "../../src/domain/audit-chain.ts";
+import { COLUMNS } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import type { Log } from "../../src/kernel/log.ts";
 import type { Database } from "../../src/ports/database.ts";
-import { auditEvent, auditEvents } from "./events.ts";
+import { auditEvent, auditEvents, ingestByName } from "./events.ts";
 import { LEDGER_DATABASES, type LedgerDatabase } from "./ledger-databases.ts";
 
 const ring = keyring(Buffer.alloc(32, 7));
@@ -30,7 +30,7 @@ for (const { kind, open } of LEDGER_DATABASES) {
   describe(`verification on ${kind}`, () => {
     let ledger: LedgerDatabase;
     let db: Database;
-    let ingest: Ingest;
+    let ingest: ReturnType<typeof ingestByName>;
 
     /** A zone with `count` events, alone in what it tests. */
     const newZone = async (count: number): Promise<string> => {
@@ -43,21 +43,28 @@ for (const { kind, open } of LEDGER_DATABASES) {
     before(async () => {
       ledger = await open();
       db = ledger.db;
-      ingest = createIngest({ db, ring, onFindings: () => {}, onFilled: () => {} });
+      ingest = ingestByName({ db, ring, onFindings: () => {}, onFilled: () => {} });
     });
     after(() => ledger.close());
 
+    const FORGED: Readonly<Record<string, string>> = {
+      text: "forged",
+      uuid: uuidv7(),
+      bigint: "77",
+      smallint: "2",
+      bytea: `\\x${"00".repeat(32)}`,
+    };
     const columns = [
-      ...CHAINED_FIELDS.filter((field) => field !== "zone_id"),
-      "content_sha256",
-      "chain_hmac",
-      "key_id",
+      ...COLUMNS.filter(({ name }) => name !== "zone_id"),
+      { name: "content_sha256", type: "bytea" },
+      { name: "chain_hmac", type: "bytea" },
+      { name: "key_id", type: "text" },
     ];
-    for (const column of columns) {
+    for (const { name: column, type } of columns) {
       it(`finds an altered ${column}`, async () => {
         const zone_id = await newZone(7);
-        const value = column === "producer_seq" ? db.sql`77` : db.sql`'forged'`;
-        await db.sql`update audit_events set ${db.sql(column)} = ${value} where zone_id = ${zone_id} and chain_seq = 4`;
+        const change = `update audit_events set ${column} = $1::text::${type} where zone_id = $2 and chain_seq = 4`;
+        await db.sql.unsafe(change, [FORGED[type] ?? "", zone_id]);
         assert.deepEqual(places(await verify(zone_id)), [["hmac_mismatch", 4]]);
       });
     }
@@ -67,7 +74,7 @@ for (const { kind, open } of LEDGER_DATABASES) {
         (zone_id: string) =>
           db.sql`update audit_events set subject = null where zone_id = ${zone_id} and chain_seq = 4`,
         (zone_id: string) =>
-          db.sql`update audit_events set agent_session_id = '' where zone_id = ${zone_id} and chain_seq = 4`,
+          db.sql`update audit_events set agent_session_id = gen_random_uuid() where zone_id = ${zone_id} and chain_seq = 4`,
       ]) {
         const zone_id = await newZone(5);
         await harm(zone_id);
@@ -205,7 +212,7 @@ for (const { kind, open } of LEDGER_DATABASES) {
       assert.deepEqual((await verifyLedger(db, ring, { zone_id, seen })).findings, []);
       await db.sql`delete from audit_events where zone_id = ${zone_id} and chain_seq > 5`;
       await db.sql`
-        update audit_heads h set chain_seq = 5, chain_hmac = e.chain_hmac from audit_events e
+        update audit_heads h set chain_seq = 5, chain_hmac = encode(e.chain_hmac, 'hex') from audit_events e
         where h.zone_id = ${zone_id} and e.zone_id = ${zone_id} and e.chain_seq = 5`;
       assert.deepEqual(await verify(zone_id), []); // the chain alone can't show it
       assert.deepEqual(places((await verifyLedger(db, ring, { zone_id, seen })).findings), [["chain_break", 6]]);
@@ -229,7 +236,7 @@ for (const { kind, open } of LEDGER_DATABASES) {
   describe(`the workers that watch the ledger on ${kind}`, () => {
     let ledger: LedgerDatabase;
     let db: Database;
-    let ingest: Ingest;
+    let ingest: ReturnType<typeof ingestByName>;
     let now_ms = 1_000;
     const clock = { now_ms: () => now_ms, monotonic_ms: () => now_ms };
 
@@ -253,7 +260,7 @@ for (const { kind, open } of LEDGER_DATABASES) {
     before(async () => {
       ledger = await open();
       db = ledger.db;
-      ingest = createIngest({ db, ring, onFindings: () => {}, onFilled: () => {} });
+      ingest = ingestByName({ db, ring, onFindings: () => {}, onFilled: () => {} });
     });
     after(() => ledger.close());
 

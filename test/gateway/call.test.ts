@@ -375,7 +375,8 @@ describe("a call that is allowed", () => {
     assert.equal(draft.event_type, "gateway.outcome");
     assert.equal(draft.decision, "none");
     assert.equal(draft.zone_id, ZONE);
-    assert.equal(draft.resource_id, RESOURCE_ID);
+    // Who and what stands in the decision's event.
+    assert.deepEqual([draft.resource_id, draft.client_id, typeof draft.session_id], [null, null, "string"]);
     const outcome = JSON.parse(draft.metadata_json ?? "{}");
     assert.deepEqual(
       { ...outcome, duration_ms: 0 },

@@ -7,20 +7,24 @@ import { after, afterEach, before, describe, it } from "node:test";
 import { openJournal } from "../../src/adapters/journal/index.ts";
 import { createMemory } from "../../src/adapters/memory/index.ts";
 import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../../src/contracts/streams.ts";
-import { type AuditDraft, type AuditEvent, LedgerShare } from "../../src/domain/audit-event.ts";
+import { AT, type AuditDraft, type AuditEvent, LedgerShare } from "../../src/domain/audit-event.ts";
 import { keyring } from "../../src/domain/keyring.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
 import type { Journal } from "../../src/ports/journal.ts";
 import { START, type StreamLoad, type Streams, Unavailable } from "../../src/ports/streams.ts";
-import { auditEntries, auditEvents, MAX_EVENT_BYTES } from "../../src/ledger/entry.ts";
+import { entriesOf, MAX_EVENT_BYTES, type SentEvent } from "../../src/ledger/entry.ts";
 import { createAuditWriter } from "../../src/ledger/writer.ts";
 import { signEntry, verifyEntry } from "../../src/broadcast/envelope.ts";
 import { type AuditConsumerOptions, createAuditConsumer, replayDead } from "../../src/ledger/consumer.ts";
+import { eventOf, readEvents } from "../audit/events.ts";
 import { type Backend, BACKENDS } from "../contract/backends.ts";
 import { eventually } from "../support/eventually.ts";
 import { quietLog } from "../support/quiet-log.ts";
 
 const ring = keyring(randomBytes(32));
+const idOf = ({ values }: SentEvent): string => eventOf(values).id;
+const [C1, C2, POISON] = [uuidv7(), uuidv7(), uuidv7()];
 const DLQ = deadLetterOf(STREAMS.audit);
 const draft = (more: Partial<AuditDraft> = {}): AuditDraft => ({
   zone_id: "z1",
@@ -52,7 +56,7 @@ describe("the audit stream", () => {
     return journal;
   };
   const eventsIn = async (streams: Streams, stream: string = STREAMS.audit): Promise<AuditEvent[]> =>
-    (await streams.range(stream, START, 10_000)).flatMap((entry) => auditEvents(entry.fields) ?? []);
+    (await streams.range(stream, START, 10_000)).flatMap((entry) => readEvents(entry.fields) ?? []);
 
   /** Memory streams that can be taken away. */
   const fragile = async () => {
@@ -127,7 +131,7 @@ describe("the audit stream", () => {
       );
       const entries = await streams.range(STREAMS.audit, START, 100);
       assert.ok(entries.every((entry) => (entry.fields["events"] as string).length <= 512 * 1024 + 1024));
-      assert.ok(entries.every((entry) => (auditEvents(entry.fields) ?? []).length <= 256));
+      assert.ok(entries.every((entry) => (readEvents(entry.fields) ?? []).length <= 256));
       assert.equal((await eventsIn(streams)).length, 620);
     });
 
@@ -357,7 +361,7 @@ describe("the audit stream", () => {
       const denial = (more: Partial<AuditDraft> = {}): AuditDraft =>
         draft({
           decision: "deny",
-          client_id: "c1",
+          client_id: C1,
           reason: "revoked",
           metadata_json: '{"reason":"revoked","path":"/x"}',
           ...more,
@@ -411,7 +415,7 @@ describe("the audit stream", () => {
           last_at: "2023-11-14T22:13:20.500Z",
           like: first_id,
         });
-        assert.deepEqual([sum.zone_id, sum.client_id, sum.event_type], ["z1", "c1", "token.exchange"]);
+        assert.deepEqual([sum.zone_id, sum.client_id, sum.event_type], ["z1", C1, "token.exchange"]);
         for (let second = 0; second < 10; second += 1) {
           for (let i = 0; i < 4; i += 1) {
             writer.record(denial());
@@ -441,9 +445,9 @@ describe("the audit stream", () => {
 
       it("tells zones, clients, resources and reasons apart, and never sums up what was allowed", async () => {
         const { writer, written, pass, streams } = await timed();
-        const kinds = [{}, { zone_id: "z2" }, { client_id: "c2" }, { resource_id: "r" }, { reason: "expired" }];
+        const kinds = [{}, { zone_id: "z2" }, { client_id: C2 }, { resource_id: "r" }, { reason: "expired" }];
         for (const kind of kinds) for (let i = 0; i < 3; i += 1) writer.record(denial(kind));
-        for (let i = 0; i < 3; i += 1) writer.record(draft({ decision: "allow", client_id: "c1", reason: "revoked" }));
+        for (let i = 0; i < 3; i += 1) writer.record(draft({ decision: "allow", client_id: C1, reason: "revoked" }));
         assert.equal((await written()).length, 5);
         pass(1000);
         const sums = (await written()).slice(5);
@@ -545,7 +549,7 @@ describe("the audit stream", () => {
 
       it("hands over every event, in order, and leaves nothing behind", async () => {
         const got: string[] = [];
-        const { consumer } = await consume(async (events) => void got.push(...events.map((event) => event.id)));
+        const { consumer } = await consume(async (events) => void got.push(...events.map(idOf)));
         const ids = [...(await write(draft(), draft())), ...(await write(draft()))];
         await eventually(() => assert.deepEqual(got, ids));
         await eventually(async () => assert.equal(await consumer.backlog(), 0));
@@ -554,7 +558,7 @@ describe("the audit stream", () => {
 
       it("puts forged, foreign and unreadable entries into the dead letters at once, and hands none of them over", async () => {
         const got: string[] = [];
-        const { consumer, dead } = await consume(async (events) => void got.push(...events.map((event) => event.id)));
+        const { consumer, dead } = await consume(async (events) => void got.push(...events.map(idOf)));
         await backend.streams.append(STREAMS.audit, [
           { events: "[]" },
           signEntry(keyring(randomBytes(32)), STREAMS.audit, { events: "[]" }),
@@ -571,10 +575,10 @@ describe("the audit stream", () => {
       it("gives up an entry that fails by itself after its deliveries, and keeps what came with it", async () => {
         const got: string[] = [];
         const { consumer, dead } = await consume(async (events) => {
-          if (events.some((event) => event.client_id === "poison")) throw new Error("can't be kept");
-          got.push(...events.map((event) => event.id));
+          if (events.some(({ values }) => values[AT.client_id] === POISON)) throw new Error("can't be kept");
+          got.push(...events.map(idOf));
         });
-        const entries = [draft(), draft({ client_id: "poison" }), draft()].map((one, i) => ({ ...one, n: i }));
+        const entries = [draft(), draft({ client_id: POISON }), draft()].map((one, i) => ({ ...one, n: i }));
         const ids: string[] = [];
         for (const { n: _, ...one } of entries) ids.push(...(await write(one)));
         await eventually(() => assert.deepEqual([...got].sort(), [ids[0], ids[2]].sort()));
@@ -592,7 +596,7 @@ describe("the audit stream", () => {
             failures += 1;
             throw Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
           }
-          got.push(...events.map((event) => event.id));
+          got.push(...events.map(idOf));
         });
         const ids = await write(draft());
         await eventually(() => assert.ok(failures >= 4), { timeout_ms: 10_000 });
@@ -607,7 +611,7 @@ describe("the audit stream", () => {
         const { consumer } = await consume(
           async (events) => {
             if (broken) throw new Error("a fault of this build");
-            got.push(...events.map((event) => event.id));
+            got.push(...events.map(idOf));
           },
           { max_deliveries: 1 },
         );
@@ -644,7 +648,7 @@ describe("the audit stream", () => {
         },
       };
     };
-    const entries = auditEntries(ring, []);
+    const entries = entriesOf(ring, []);
     assert.deepEqual(entries, []);
     const first = await open();
     await first.memory.streams.append(STREAMS.audit, [{ n: "1" }, { n: "2" }, { n: "3" }]);

@@ -8,6 +8,7 @@ import type { LedgerEvent } from "../../src/contracts/api-ledger.ts";
  */
 
 const FIELDS = [
+  "form",
   "id",
   "zone_id",
   "event_type",

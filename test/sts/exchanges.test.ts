@@ -133,9 +133,9 @@ describe("a batch of the Gateway's exchanges", () => {
       assert.equal(more.length, 0);
       assert.equal(event?.id, lines[i]?.body["decision_id"]);
       const { evaluations } = JSON.parse(event?.metadata_json ?? "{}") as {
-        evaluations: { input: { context: { trace_id: string } } }[];
+        evaluations: { input: { trace_id: string } }[];
       };
-      assert.equal(evaluations[0]?.input.context.trace_id, trace);
+      assert.equal(evaluations[0]?.input.trace_id, trace);
       decisions.add(String(event?.id));
     }
     assert.equal(decisions.size, 3);

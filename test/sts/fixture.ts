@@ -26,7 +26,7 @@ import { createAuditWriter } from "../../src/ledger/writer.ts";
 import { createDispatcher } from "../../src/broadcast/dispatcher.ts";
 import { enqueueInvalidation, enqueueRevocation } from "../../src/broadcast/outbox-store.ts";
 import { createSts, type StsRole } from "../../src/sts/index.ts";
-import { auditEvents } from "../../src/ledger/entry.ts";
+import { readEvents } from "../audit/events.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { createTestDatabase } from "../support/postgres.ts";
@@ -246,7 +246,7 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
   const events: Fixture["events"] = async () => {
     await writer.flush();
     const entries = await shared.streams.range(STREAMS.audit, "0-0", 1_000);
-    return entries.flatMap((entry) => auditEvents(entry.fields) ?? []);
+    return entries.flatMap((entry) => readEvents(entry.fields) ?? []);
   };
 
   const token: Fixture["token"] = async (fields, headers = {}) => {

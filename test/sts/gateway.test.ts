@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { documentsAmong, rebuiltInputs } from "../audit/rebuilt.ts";
 import { after, before, describe, it } from "node:test";
 import {
   BINDINGS_PATH,
@@ -107,18 +108,18 @@ describe("the Gateway's own calls", () => {
     );
     assert.equal(body["auth_exp"], claims["auth_exp"]);
     assert.equal(body["expires_in"], 60);
-    const event = (await f.events()).find((one) => one.id === body["decision_id"]);
-    assert.equal(event?.decision, "allow");
-    const { evaluations } = JSON.parse(event?.metadata_json ?? "{}") as {
-      evaluations: { input: { action: object; principal: { credential_type: string } } }[];
-    };
-    assert.deepEqual(evaluations[0]?.input.action, {
+    const events = await f.events();
+    const event = events.find((one) => one.id === body["decision_id"]);
+    assert.ok(event !== undefined);
+    assert.deepEqual([event.decision, event.id], ["allow", claims["jti"]]);
+    const [input] = rebuiltInputs(event, documentsAmong(events));
+    assert.deepEqual(input?.action, {
       id: "TokenExchange",
       use: "per_call",
       method: "POST",
       path: "/orders/7?x=é",
     });
-    assert.equal(evaluations[0]?.input.principal.credential_type, "ambient_token");
+    assert.equal(input?.principal.credential_type, "ambient_token");
   });
 
   it("are refused where anything of them was changed, or another key signed", async () => {
@@ -183,9 +184,9 @@ describe("the Gateway's own calls", () => {
     assert.equal(answer.status, 200);
     const [event] = await f.eventsOf("req:1");
     const { evaluations } = JSON.parse(event?.metadata_json ?? "{}") as {
-      evaluations: { input: { context: { trace_id: string } } }[];
+      evaluations: { input: { trace_id: string } }[];
     };
-    assert.equal(evaluations[0]?.input.context.trace_id, trace);
+    assert.equal(evaluations[0]?.input.trace_id, trace);
     const refused = formOf({ resource: "resource://nothing" });
     await send(refused, {
       ...headersFor({ body: refused }),

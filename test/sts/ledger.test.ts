@@ -1,13 +1,19 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
-import { buildPolicyInput, type PolicyFacts, policyInputText, type PolicyVerdict } from "../../src/domain/policy.ts";
+import type { AuditDraft } from "../../src/domain/audit-event.ts";
+import { type PolicyFacts, policyInputText, type PolicyVerdict } from "../../src/domain/policy.ts";
+import { type InputRecord, rebuiltInput } from "../../src/domain/policy-input-record.ts";
 import type { Claims } from "../../src/domain/token.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { deny } from "../../src/kernel/pipeline.ts";
 import type { Judged, Start } from "../../src/sts/facts.ts";
 import { allowDraft, denyDraft } from "../../src/sts/ledger.ts";
 import type { TokenRequest } from "../../src/sts/edge/request.ts";
 import type { Application, Resource, ZoneSnapshot } from "../../src/sts/known/snapshot.ts";
 
+const SESSION = uuidv7();
+const JTI = uuidv7(1_800_000_000_000);
 const application: Application = {
   id: "app",
   secret_hash: "scrypt:secret",
@@ -58,7 +64,7 @@ const asked = (resource: Resource): PolicyFacts => ({
   now_ms: 1_800_000_000_000,
   method: "POST",
   path: '/a"b',
-  session_id: "session",
+  session_id: SESSION,
   subject_claims: { sub: "app" },
   trace_id: "trace",
 });
@@ -73,6 +79,7 @@ const judged = (resource: Resource, decision: "allow" | "deny"): Judged => {
   return {
     resource,
     scopes: ["read"],
+    asked: asked(resource),
     evaluation: { verdict, units: 7, input_json: policyInputText(asked(resource)), faults: [] },
   };
 };
@@ -82,11 +89,11 @@ const claims: Claims = {
   aud: "resource://one",
   exp: 1_800_000_060,
   iat: 1_800_000_000,
-  jti: "jti",
+  jti: JTI,
   zone_id: "z",
   client_id: "app",
   scope: "read",
-  sid: "session",
+  sid: SESSION,
   use: "per_call",
   sub_type: "application",
   target: ["resource://one"],
@@ -94,6 +101,16 @@ const claims: Claims = {
 const [one, two] = [resourceNamed("one"), resourceNamed("two")];
 const metadataOf = (draft: { readonly metadata_json?: string | null }): unknown =>
   JSON.parse(draft.metadata_json ?? "null");
+
+/** The input of a draft's first evaluation, out of what the ledger is given. */
+const rebuilt = (draft: AuditDraft): string | undefined => {
+  const { evaluations } = metadataOf(draft) as { evaluations: readonly { input: InputRecord }[] };
+  const { id, event_type, session_id = null, agent_session_id = null } = draft;
+  const documents = new Map(draft.documents?.map(({ name, text }) => [name, text]));
+  const [first] = evaluations;
+  assert.ok(first !== undefined);
+  return rebuiltInput({ id, event_type, session_id, agent_session_id }, first.input, (name) => documents.get(name));
+};
 
 describe("what the ledger is told", () => {
   const known = { zone, application, credential_type: "ambient_token", set_refusal: undefined } as const;
@@ -107,24 +124,44 @@ describe("what the ledger is told", () => {
       judged: [judged(one, "allow")],
     });
     assert.deepEqual(metadataOf(draft), {
-      reason: "allowed",
-      jti: "jti",
       exp: 1_800_000_060,
-      evaluations: [{ decision: "allow", units: 7, input: buildPolicyInput(asked(one)) }],
+      evaluations: [
+        {
+          units: 7,
+          input: {
+            sha256: createHash("sha256")
+              .update(policyInputText(asked(one)))
+              .digest("base64url"),
+            documents: draft.documents?.map(({ name }) => name),
+            method: "POST",
+            path: '/a"b',
+            trace_id: "trace",
+            scopes: ["read"],
+          },
+        },
+      ],
     });
-    const { metadata_json: _, ...fields } = draft;
+    assert.equal(rebuilt(draft), policyInputText(asked(one)));
+    assert.deepEqual(JSON.parse(draft.documents?.[0]?.text ?? ""), {
+      type: "PolicySet",
+      policy_set_id: "set",
+      policy_set_version_id: "v1",
+      manifest_sha: "sha",
+    });
+    const { metadata_json: _, documents: __, ...fields } = draft;
     assert.deepEqual(fields, {
+      id: JTI,
       zone_id: "z",
       event_type: "token.exchange",
       request_id: "request",
       decision: "allow",
       client_id: "app",
       subject: "app",
-      session_id: "session",
+      session_id: SESSION,
       resource_id: "one",
-      policy_set_id: "set",
+      policy_set_id: null, // in a document
       policy_set_version_id: "v1",
-      manifest_sha: "sha",
+      manifest_sha: null,
       evaluation_status: "complete",
       determining_policies_json: '["one"]',
       diagnostics_json: '[{"said":"allow"}]',
@@ -144,11 +181,9 @@ describe("what the ledger is told", () => {
       "policy_allows",
       deny("policy_denied"),
     );
-    assert.deepEqual(metadataOf(denied), {
-      reason: "policy_denied",
-      step: "policy_allows",
-      evaluations: [{ decision: "deny", units: 7, input: buildPolicyInput(asked(one)) }],
-    });
+    assert.equal(rebuilt(denied), policyInputText(asked(one)));
+    const { evaluations: _, ...said } = metadataOf(denied) as { evaluations: unknown };
+    assert.deepEqual(said, { reason: "policy_denied", step: "policy_allows" });
     const early = denyDraft(
       "token.exchange",
       { ...start(), ...known },
@@ -223,7 +258,7 @@ describe("what the ledger is told", () => {
       judged: [long, long],
     });
     const { evaluations } = metadataOf(draft) as { evaluations: Record<string, unknown>[] };
-    assert.equal(String(evaluations[0]?.["input"]).length, 60 * 1024);
+    assert.equal(typeof (evaluations[0]?.["input"] as InputRecord | undefined)?.sha256, "string");
     const { resource_id, scopes, input } = evaluations[1] ?? {};
     assert.deepEqual([resource_id, scopes, input], ["one", ["read"], "too large to keep"]);
   });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { documentsAmong, rebuiltInputs } from "../audit/rebuilt.ts";
 import { createHmac, generateKeyPairSync, type KeyObject, sign as signBytes } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from "jose";
@@ -127,14 +128,16 @@ describe("the token endpoint", () => {
       const [event] = await f.eventsOf(String(answer.headers.get("x-request-id")));
       assert.deepEqual([event?.decision, event?.resource_id, event?.event_type], ["allow", null, "token.issue"]);
       const { evaluations } = JSON.parse(event?.metadata_json ?? "{}") as {
-        evaluations: { decision: string; input: { action: object; session: null } }[];
+        evaluations: { decision: string }[];
       };
       assert.deepEqual(
         evaluations.map((one) => one.decision),
         ["allow", "deny", "allow"],
       );
-      assert.deepEqual(evaluations[0]?.input.action, { id: "TokenExchange", use: "ambient" });
-      assert.equal(evaluations[0]?.input.session, null);
+      assert.ok(event !== undefined);
+      const [input] = rebuiltInputs(event, documentsAmong(await f.events()));
+      assert.deepEqual(input?.action, { id: "TokenExchange", use: "ambient" });
+      assert.equal(input?.session, null);
     });
 
     it("for no resource that policy denies", async () => {
@@ -214,12 +217,10 @@ describe("the token endpoint", () => {
         ["token.exchange", "allow", app.id, subject.sid, target.id, "complete"],
       );
       assert.equal(event?.determining_policies_json, '["agents"]');
-      const metadata = JSON.parse(event?.metadata_json ?? "{}") as {
-        jti: string;
-        evaluations: { input: { context: { subject_claims: object } } }[];
-      };
-      assert.equal(metadata.jti, mandate.jti);
-      assert.deepEqual(metadata.evaluations[0]?.input.context.subject_claims, subject);
+      assert.ok(event !== undefined);
+      assert.equal(event.id, mandate.jti);
+      const [input] = rebuiltInputs(event, documentsAmong(await f.events()));
+      assert.deepEqual(input?.context.subject_claims, subject);
     });
 
     it("with all the scopes that resource, application and token have in common where none is asked for", async () => {

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { deadLetterOf, STREAMS } from "../../contracts/streams.ts";
-import type { AuditEvent } from "../../domain/audit-event.ts";
+import { AT } from "../../domain/audit-event.ts";
 import type { Keyring } from "../../domain/keyring.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
@@ -8,7 +8,7 @@ import { StartupFault } from "../../kernel/problem.ts";
 import type { Service } from "../../kernel/service.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Streams } from "../../ports/streams.ts";
-import { auditEntries } from "../../ledger/entry.ts";
+import { entriesOf, type SentEvent } from "../../ledger/entry.ts";
 import { createAuditConsumer } from "../../ledger/consumer.ts";
 import type { Ingest, Ingested, Rejected } from "../ingest.ts";
 
@@ -26,9 +26,12 @@ const RETRY_FIRST_MS = 100;
 const RETRY_MOST_MS = 2_000;
 
 /** When the newest of the events occurred. Texts of one form and length are in the order of their times. */
-const newestOf = (events: readonly AuditEvent[]): number => {
+const newestOf = (events: readonly SentEvent[]): number => {
   let newest = "";
-  for (const { occurred_at } of events) if (occurred_at > newest) newest = occurred_at;
+  for (const { values } of events) {
+    const occurred_at = values[AT.occurred_at] ?? "";
+    if (occurred_at > newest) newest = occurred_at;
+  }
   return Date.parse(newest) || 0;
 };
 
@@ -71,7 +74,7 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
   let level_ms = clock.now_ms();
   let rest_ms = 0;
 
-  const untilKept = async (events: readonly AuditEvent[]): Promise<Ingested> => {
+  const untilKept = async (events: readonly SentEvent[]): Promise<Ingested> => {
     for (let wait_ms = RETRY_FIRST_MS; ; wait_ms = Math.min(wait_ms * 2, RETRY_MOST_MS)) {
       try {
         const result = await ingest.ingest(events);
@@ -92,21 +95,21 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
   const bury = async (rejected: readonly Rejected[]): Promise<void> => {
     if (rejected.length === 0) return;
     const entries = rejected.map(({ event, reason }) => ({
-      ...auditEntries(ring, [event])[0],
-      _dead_id: event.id,
+      ...entriesOf(ring, [event.text])[0],
+      _dead_id: event.values[AT.id] ?? "",
       _dead_reason: reason,
     }));
     await streams.append(deadLetterOf(STREAMS.audit), entries);
     for (const { event, reason } of rejected) {
       options.onDead(reason);
       log.error(
-        { event_id: event.id, producer: event.producer, reason },
+        { event_id: event.values[AT.id], producer: event.values[AT.producer], reason },
         "an event can't be kept and was put with the dead letters",
       );
     }
   };
 
-  const handle = async (events: readonly AuditEvent[], more: boolean): Promise<void> => {
+  const handle = async (events: readonly SentEvent[], more: boolean): Promise<void> => {
     const result = await untilKept(events);
     // Crash here: the entries come again, the kept events are known, and the poison is buried a second time at most.
     await bury(result.rejected);

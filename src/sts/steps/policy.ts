@@ -71,7 +71,7 @@ const judge = (
   ports.onEvaluation(evaluation.units);
   for (const fault of evaluation.faults)
     ports.log.warn({ zone_id: f.zone.zone_id, ...fault }, "a policy could not be evaluated");
-  return { resource: question.resource, scopes: question.scopes, evaluation };
+  return { resource: question.resource, scopes: question.scopes, asked: facts, evaluation };
 };
 
 /** The zone's policy on the one resource of an exchange: one evaluation. */
