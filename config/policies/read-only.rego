@@ -23,12 +23,12 @@ result := {
 	not input.action.method in safe_methods
 }
 
-# A mandate that the Gateway did not ask for has no method: whatever it will be used for is not known.
+# A mandate that is for any call has no method: whatever it will be used for is not known.
 result := {
 	"decision": "deny",
 	"evaluation_status": "complete",
 	"determining_policies": ["read-only"],
-	"diagnostics": ["a read-only agent gets its mandates through the Gateway only"],
+	"diagnostics": ["a read-only agent gets mandates for a call of a known method only"],
 } if {
 	guarded
 	not input.action.method

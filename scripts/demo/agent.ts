@@ -1,6 +1,7 @@
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import {
+  CALL_FIELDS,
   GRANT_CLIENT_CREDENTIALS,
   GRANT_TOKEN_EXCHANGE,
   TOKEN_PATH,
@@ -54,13 +55,15 @@ export const ambientToken = async (q: Quickstart): Promise<Ambient> => {
   return { token: String(body["access_token"]), session_id: String(body["session_id"]) };
 };
 
-/** A mandate that the agent asks for itself, for one call. */
+/** A mandate that the agent asks for itself, for one call of a tool: MCP posts each of them to the same path. */
 export const ownMandate = async (q: Quickstart, ambient: Ambient, resource: string): Promise<string> => {
   const body = await askSts(q, {
     grant_type: GRANT_TOKEN_EXCHANGE,
     subject_token: ambient.token,
     subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
     resource,
+    [CALL_FIELDS.method]: "POST",
+    [CALL_FIELDS.path]: "/",
   });
   return String(body["access_token"]);
 };

@@ -17,8 +17,8 @@ export const REVOCATIONS_PATH = "/internal/v1/revocations";
 /** An `ExchangeBatch` as JSON: 200 with an `ExchangeAnswer` a line, each as soon as its exchange is decided. */
 export const EXCHANGES_PATH = "/internal/v1/exchanges";
 
-/** Fields of the token endpoint that only the Gateway may send: the call as it saw it. They are policy input. */
-export const GATEWAY_FIELDS = { method: "request_method", path: "request_path" } as const;
+/** Fields of the token endpoint that name the call a mandate is for. They are policy input, and a client's `htm` and `htp`. */
+export const CALL_FIELDS = { method: "call_method", path: "call_path" } as const;
 
 /**
  * Some zones, each whole: resource identifier → upstream. `version` is that of all zones when their first page was read,

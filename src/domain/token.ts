@@ -1,5 +1,6 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 import * as v from "valibot";
+import { CALL_METHOD, CALL_PATH } from "./call.ts";
 import { requireP256, signEs256, verifyEs256 } from "./es256.ts";
 
 /** The longest token that is signed or read, in bytes. */
@@ -17,7 +18,7 @@ export type Actor = { readonly sub: string; readonly act?: Actor | undefined };
 const ActorSchema: v.GenericSchema<Actor> = v.strictObject({ sub: id, act: v.optional(v.lazy(() => ActorSchema)) });
 
 /** The claims of both kinds of token. Unknown claims are refused: we are the only issuer, so one is a sign of a forgery. */
-export const ClaimsSchema = v.strictObject({
+const EntriesSchema = v.strictObject({
   iss: id,
   sub: id,
   aud: id,
@@ -36,9 +37,9 @@ export const ClaimsSchema = v.strictObject({
   target: v.pipe(v.array(id), v.maxLength(16)),
   /** The Gateway obtained this mandate for its own hop: an upstream accepts it, no Gateway does. */
   via: v.optional(v.literal("gateway")),
-  /** The one call that a mandate was decided for: its method, and its path as policy saw it (`action.path`). */
-  htm: v.optional(id),
-  htp: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(2048))),
+  /** The one call that a mandate was decided for: its method, and its path as policy saw it (`action.path`). Both or none. */
+  htm: v.optional(v.pipe(v.string(), v.regex(CALL_METHOD))),
+  htp: v.optional(v.pipe(v.string(), v.regex(CALL_PATH))),
   act: v.optional(ActorSchema),
   agent_session_id: v.optional(id),
   delegation_edge_id: v.optional(id),
@@ -53,6 +54,11 @@ export const ClaimsSchema = v.strictObject({
   /** The earliest expiry of session, agent session and edges, in seconds since the epoch: a stream ends there. */
   auth_exp: v.optional(seconds),
 });
+/** A token that names a method alone would be good for every path, and the other way round: neither was asked for. */
+export const ClaimsSchema = v.pipe(
+  EntriesSchema,
+  v.check((claims) => (claims.htm === undefined) === (claims.htp === undefined)),
+);
 export type Claims = v.InferOutput<typeof ClaimsSchema>;
 
 /** A token whose form was checked, and nothing else: its claims are not to be believed before `verifyToken`. */

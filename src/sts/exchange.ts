@@ -8,6 +8,7 @@ import type { PresentedTokens } from "./known/presented-tokens.ts";
 import type { Sessions } from "./known/sessions.ts";
 import type { SigningKeys } from "./known/signing-keys.ts";
 import type { Snapshots } from "./known/snapshot.ts";
+import { call } from "./steps/call.ts";
 import { mandateClaims, tokenSize } from "./steps/claims.ts";
 import { client } from "./steps/client.ts";
 import { exchangeFields, supportedFields } from "./steps/fields.ts";
@@ -48,6 +49,7 @@ export const exchange = (ports: PipelinePorts) =>
     .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(exchangeFields)
+    .check(call)
     .check(oneResource)
     .load(mandateLifetime)
     .load(subjectToken(ports.tokens))
@@ -56,7 +58,7 @@ export const exchange = (ports: PipelinePorts) =>
     .load(session(ports.sessions))
     .check(sessionActive)
     .check(sessionMatches)
-    .load(resource)
+    .load(resource(ports.snapshots))
     .check(resourceInTarget)
     .load(exchangeScope)
     .load(exchangePolicy(ports.policy))

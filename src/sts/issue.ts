@@ -11,7 +11,7 @@ import { issuePolicy, policyAllowsSome } from "./steps/policy.ts";
 import { rateLimit } from "./steps/rate-limit.ts";
 import { someResources } from "./steps/resource-count.ts";
 import { resources } from "./steps/resource.ts";
-import { issueScope } from "./steps/scope.ts";
+import { issueScope, scopeLeft } from "./steps/scope.ts";
 import { sign } from "./steps/sign.ts";
 import { signingKey } from "./steps/signing-key.ts";
 import { writeSession } from "./steps/write-session.ts";
@@ -27,10 +27,11 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
     .check(issueFields)
     .check(someResources)
     .load(ambientLifetime)
-    .load(resources)
+    .load(resources(ports.snapshots))
     .load(issueScope)
     .load(issuePolicy(ports.policy))
     .load(policyAllowsSome)
+    .check(scopeLeft)
     .load(ambientClaims(ports.issuer_url))
     .check(tokenSize)
     .load(signingKey(ports.keys, ports.log))

@@ -38,6 +38,13 @@ export const problems = {
   rate_limit_unavailable: problem(503, "temporarily_unavailable", AWAY),
   field_not_supported: problem(400, "invalid_request", "A field is not supported by this server."),
   field_not_allowed: problem(400, "invalid_request", "A field may not be sent here."),
+  call_missing: problem(
+    400,
+    "invalid_request",
+    "call_method and call_path are missing: name the call that the mandate is for. Only an application with unbound_mandates may leave them out.",
+  ),
+  call_incomplete: problem(400, "invalid_request", "call_method and call_path are sent together; one is missing."),
+  call_malformed: problem(400, "invalid_request", "call_method or call_path is malformed."),
   resource_count_exchange: problem(400, "invalid_target", "Send exactly one resource: a mandate is for one."),
   resource_count_issue: problem(400, "invalid_target", "Send 16 resources at most."),
   ttl_seconds_invalid: problem(400, "invalid_request", "ttl_seconds is out of range."),

@@ -1,12 +1,18 @@
 import { STREAMS } from "../contracts/streams.ts";
-import { LEEWAY_S } from "../domain/token.ts";
+import type { RevocableKind } from "../domain/revocation.ts";
+import { AMBIENT_TTL_MAX_S, LEEWAY_S } from "../domain/token.ts";
 import type { Queryable } from "../ports/database.ts";
 
 /** What the database knows of a zone, in one consistent read. Times in milliseconds since the epoch. */
 export type ZoneRow = {
   readonly applications: readonly {
     readonly id: string;
+    /** null where `credential_types` does not hold `client_secret`. */
     readonly secret_hash: string | null;
+    /** The one before it, for as long as it opens as well. */
+    readonly previous_secret_hash: string | null;
+    readonly previous_secret_expires_ms: number | null;
+    readonly unbound_mandates: boolean;
     readonly scopes: readonly string[];
     readonly traits: readonly string[];
     readonly rate_limit_per_minute: number | null;
@@ -38,8 +44,12 @@ export const readZone = async (sql: Queryable, zone_id: string): Promise<ZoneRow
     select json_build_object(
       'applications', (
         select coalesce(json_agg(json_build_object(
-          'id', a.id, 'secret_hash', a.secret_hash, 'scopes', a.scopes, 'traits', a.traits,
-          'rate_limit_per_minute', a.rate_limit_per_minute)), '[]'::json)
+          'id', a.id, 'scopes', a.scopes, 'traits', a.traits, 'rate_limit_per_minute', a.rate_limit_per_minute,
+          'unbound_mandates', a.unbound_mandates,
+          'secret_hash', case when 'client_secret' = any(a.credential_types) then a.secret_hash end,
+          'previous_secret_hash', case when 'client_secret' = any(a.credential_types) then a.previous_secret_hash end,
+          'previous_secret_expires_ms', floor(extract(epoch from a.previous_secret_expires_at) * 1000)::float8
+          )), '[]'::json)
         from applications a where a.zone_id = z.id and a.archived_at is null),
       'resources', (
         select coalesce(json_agg(json_build_object(
@@ -187,17 +197,17 @@ export const readBindings = async (
   };
 };
 
-/** Where a page of revocations begins: behind this zone, or within it behind this session, at the number noted then. */
+/** Where a page of revocations begins: after this zone, or within it after this mark, at the number noted then. */
 export type RevocationsAfter = {
   readonly zone_id: string;
-  readonly within: { readonly session_id: string; readonly seq: number } | undefined;
+  readonly within: { readonly kind: RevocableKind; readonly id: string; readonly seq: number } | undefined;
 };
 
 export type RevokedZone = {
   readonly zone_id: string;
   readonly seq: number;
-  /** `[id, seconds since the epoch until which its tokens may live]`, by id. */
-  readonly marks: readonly (readonly [string, number])[];
+  /** `[kind, id, seconds since the epoch until which its tokens may live]`, by kind and id. */
+  readonly marks: readonly (readonly [RevocableKind, string, number])[];
 };
 
 /** The database's clock, in milliseconds since the epoch. */
@@ -210,8 +220,8 @@ export const readTime_ms = async (sql: Queryable): Promise<number> => {
 };
 
 /**
- * Zones in order, each with the number of its last revocation message and the sessions that are still worth a mark, in
- * one statement: number and marks are of one moment. A mark lives until the session's last token is past every leeway.
+ * Zones in order, each with the number of its last revocation message and the sessions and grants that are still worth a
+ * mark, in one statement: number and marks are of one moment. A mark lives until the last token is past every leeway.
  */
 export const readRevocations = async (
   sql: Queryable,
@@ -219,18 +229,24 @@ export const readRevocations = async (
   limits: { readonly zones: number; readonly marks: number },
 ): Promise<readonly RevokedZone[]> => {
   const zone_id = after?.zone_id ?? "";
-  const session_id = after?.within?.session_id ?? "";
+  const { kind = "", id = "" } = after?.within ?? {};
   const inclusive = after?.within !== undefined;
   const rows = await sql<RevokedZone[]>`
     select s.zone_id, s.seq::float8 as seq, (
-      select coalesce(json_agg(json_build_array(m.id, m.expires_at) order by m.id), '[]'::json)
+      select coalesce(json_agg(json_build_array(m.kind, m.id, m.expires_at) order by m.kind, m.id), '[]'::json)
       from (
-        select r.id, ceil(extract(epoch from r.expires_at) + ${LEEWAY_S}::float8)::float8 as expires_at
+        select 'grant' as kind, g.id,
+          ceil(extract(epoch from g.archived_at) + ${AMBIENT_TTL_MAX_S + LEEWAY_S}::float8)::float8 as expires_at
+        from grants g
+        where g.zone_id = s.zone_id and g.archived_at > now() - make_interval(secs => ${AMBIENT_TTL_MAX_S + LEEWAY_S}::float8)
+          and (s.zone_id > ${zone_id} or ('grant', g.id) > (${kind}::text, ${id}::text))
+        union all
+        select 'session', r.id, ceil(extract(epoch from r.expires_at) + ${LEEWAY_S}::float8)::float8
         from sessions r
         where r.zone_id = s.zone_id and r.revoked_at is not null
           and r.expires_at > now() - make_interval(secs => ${LEEWAY_S}::float8)
-          and (s.zone_id > ${zone_id} or r.id > ${session_id})
-        order by r.id limit ${limits.marks}
+          and (s.zone_id > ${zone_id} or ('session', r.id) > (${kind}::text, ${id}::text))
+        order by kind, id limit ${limits.marks}
       ) m) as marks
     from stream_seqs s
     where s.stream = ${STREAMS.revoke} and (s.zone_id > ${zone_id} or (${inclusive} and s.zone_id = ${zone_id}))

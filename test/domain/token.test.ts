@@ -52,6 +52,14 @@ describe("a token", () => {
     assert.deepEqual(verified(signToken(privateKey, "k1", mandate())), mandate());
   });
 
+  it("that is bound to a call names its method and its path, or it is none of ours", () => {
+    const bound = mandate({ htm: "GET", htp: "/a" });
+    assert.deepEqual(verified(signToken(privateKey, "k1", bound)), bound);
+    for (const half of [{ htm: "GET" }, { htp: "/a" }, { htm: "GET", htp: "a" }, { htm: "G T", htp: "/" }]) {
+      assert.equal(verified(signToken(privateKey, "k1", mandate(half))), "claims", JSON.stringify(half));
+    }
+  });
+
   it("is read by the key of a JWKS alike", () => {
     const { x, y } = publicKey.export({ format: "jwk" });
     const key = publicKeyOf({

@@ -49,7 +49,7 @@ export const askAmbient = (
 ): Promise<Answer> =>
   askSts(topology, { grant_type: "client_credentials", ...clientFields(zone, application), ...fields });
 
-/** Asks for a mandate of the agent's own, without judging the answer. */
+/** Asks for a mandate of the agent's own, by default for a call of the hop's own page, without judging the answer. */
 export const askMandate = (
   topology: Topology,
   zone: ZoneUnderTest,
@@ -64,6 +64,8 @@ export const askMandate = (
     subject_token,
     subject_token_type: ACCESS_TOKEN,
     resource,
+    call_method: "GET",
+    call_path: HOP_PAGE,
     ...fields,
   });
 

@@ -26,7 +26,7 @@ const JSON_TYPE = "application/json";
 const API_FIELDS =
   "name slug scopes traits kind upstream_url identifier source entries version_id limit cursor label zone_id access rate_limit_per_minute expires_in_s from to decision session_id";
 const TOKEN_FIELDS =
-  "scope resource ttl_seconds session_id subject_token subject_token_type requested_token_type actor_token request_path request_method audience challenge_id agent_session_id";
+  "scope resource ttl_seconds session_id subject_token subject_token_type requested_token_type actor_token call_path call_method audience challenge_id agent_session_id";
 const THINGS =
   "applications resources policies policy-sets sessions audit admin-audit keys/rotate sessions/x/revoke policies/x/versions policy-sets/x/activate";
 

@@ -8,7 +8,7 @@ import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { createLease } from "../../src/adapters/postgres/lease.ts";
 import { createRedis } from "../../src/adapters/redis/index.ts";
-import { GRANT_TOKEN_EXCHANGE, TOKEN_PATH, TOKEN_TYPE_ACCESS_TOKEN } from "../../src/contracts/sts.ts";
+import { CALL_FIELDS, GRANT_TOKEN_EXCHANGE, TOKEN_PATH, TOKEN_TYPE_ACCESS_TOKEN } from "../../src/contracts/sts.ts";
 import { STREAMS } from "../../src/contracts/streams.ts";
 import type { AuditEvent, AuditWriter } from "../../src/domain/audit-event.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
@@ -65,11 +65,19 @@ export type Fixture = {
   newZone(): Promise<string>;
   newApplication(
     zone_id: string,
-    some?: { scopes?: readonly string[]; traits?: readonly string[]; rate_limit_per_minute?: number; public?: boolean },
+    some?: {
+      scopes?: readonly string[];
+      traits?: readonly string[];
+      rate_limit_per_minute?: number;
+      public?: boolean;
+      unbound_mandates?: boolean;
+    },
   ): Promise<TestApplication>;
   newResource(zone_id: string, some?: { scopes?: readonly string[]; upstream_url?: string }): Promise<TestResource>;
   /** Compiles, stores and activates a set of these modules, and announces it. Resolves to the set version's id. */
   activate(zone_id: string, ...sources: readonly (string | Module)[]): Promise<string>;
+  /** A change that nobody announces. */
+  readonly control: Database;
   /** Runs a change and announces it in its transaction, as the control plane does. */
   change(
     zone_id: string,
@@ -268,6 +276,7 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
     issuer_url,
     role,
     db,
+    control,
     redis,
     database: proxy,
     kek,
@@ -302,11 +311,11 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
         "application",
         (
           tx,
-        ) => tx`insert into applications (zone_id, id, name, kind, secret_hash, scopes, traits, rate_limit_per_minute)
+        ) => tx`insert into applications (zone_id, id, name, kind, secret_hash, scopes, traits, rate_limit_per_minute, unbound_mandates)
           values (${zone_id}, ${id}, 'an application', ${secret_hash === null ? "public" : "confidential"}, ${secret_hash},
             array(select json_array_elements_text(${list(some.scopes ?? ["read", "write"])}::text::json)),
             array(select json_array_elements_text(${list(some.traits ?? ["agent"])}::text::json)),
-            ${some.rate_limit_per_minute ?? null})`,
+            ${some.rate_limit_per_minute ?? null}, ${some.unbound_mandates ?? false})`,
       );
       return { id, secret, secret_hash };
     },
@@ -371,6 +380,8 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
         subject_token,
         subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
         resource,
+        [CALL_FIELDS.method]: "GET",
+        [CALL_FIELDS.path]: "/",
         ...fields,
       }),
     events,

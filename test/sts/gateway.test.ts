@@ -4,7 +4,7 @@ import { after, before, describe, it } from "node:test";
 import {
   BINDINGS_PATH,
   type BindingsPage,
-  GATEWAY_FIELDS,
+  CALL_FIELDS,
   GRANT_TOKEN_EXCHANGE,
   REVOCATIONS_PATH,
   type RevocationPage,
@@ -73,8 +73,8 @@ describe("the Gateway's own calls", () => {
       subject_token: ambient,
       subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
       resource: target.identifier,
-      [GATEWAY_FIELDS.method]: "POST",
-      [GATEWAY_FIELDS.path]: "/orders/7?x=é",
+      [CALL_FIELDS.method]: "POST",
+      [CALL_FIELDS.path]: "/orders/%37",
       ...some,
     }).toString();
   const send = async (body: string, headers: Readonly<Record<string, string>>) => {
@@ -117,7 +117,7 @@ describe("the Gateway's own calls", () => {
       id: "TokenExchange",
       use: "per_call",
       method: "POST",
-      path: "/orders/7?x=é",
+      path: "/orders/7",
     });
     assert.equal(input?.principal.credential_type, "ambient_token");
   });
@@ -425,6 +425,29 @@ describe("the Gateway's own calls", () => {
       await eventually(async () => (await pages())[0]?.position !== before_it?.position);
     });
 
+    it("bring the grants that were revoked, for as long as a token of theirs may live", async () => {
+      const own = await f.newZone();
+      const owner = await f.newApplication(own);
+      const resource = await f.newResource(own);
+      await f.control.sql`insert into stream_seqs (stream, zone_id, seq) values ('caracal.sessions.revoke', ${own}, 2)
+        on conflict (stream, zone_id) do nothing`;
+      const archived = ["live", "now", "long ago"];
+      await f.control.sql`
+        insert into grants (zone_id, id, application_id, subject, resource_id, scopes, archived_at)
+        select ${own}, id, ${owner.id}, id, ${resource.id}, '{}',
+          case id when 'now' then now() when 'long ago' then now() - interval '2 hours' end
+        from json_array_elements_text(${JSON.stringify(archived)}::text::json) id`;
+      const marks = (await pages())
+        .flatMap((page) => page.zones.filter((one) => one.zone_id === own))
+        .flatMap((one) => one.marks);
+      assert.deepEqual(
+        marks.map(({ kind, id }) => [kind, id]),
+        [["grant", "now"]],
+      );
+      const lives_s = (marks[0]?.expires_at ?? 0) - f.clock.now_ms() / 1_000;
+      assert.ok(lives_s > 3_600 && lives_s < 3_700, `${lives_s} s`);
+    });
+
     it("come in pages that together hold every zone and mark once, as of no later number than their first part", async () => {
       const big = await f.newZone();
       const owner = await f.newApplication(big);
@@ -432,6 +455,11 @@ describe("the Gateway's own calls", () => {
         insert into sessions (zone_id, id, client_id, subject, sub_type, expires_at, revoked_at)
         select ${big}, 's' || to_char(n, 'FM00000'), ${owner.id}, ${owner.id}, 'application', now() + interval '1 hour', now()
         from generate_series(1, 4500) n`;
+      const target_of_big = await f.newResource(big);
+      await f.control.sql`
+        insert into grants (zone_id, id, application_id, subject, resource_id, scopes, archived_at)
+        select ${big}, 's' || to_char(n, 'FM00000'), ${owner.id}, n::text, ${target_of_big.id}, '{}', now()
+        from generate_series(1, 2500) n`;
       await f.db.sql`insert into stream_seqs (stream, zone_id, seq) values ('caracal.sessions.revoke', ${big}, 4500)`;
       await f.db
         .sql`insert into stream_seqs (stream, zone_id, seq) select 'caracal.sessions.revoke', 'zone-' || to_char(n, 'FM0000'), n from generate_series(1, 450) n`;
@@ -443,9 +471,9 @@ describe("the Gateway's own calls", () => {
         new Set(zones.filter((one) => one.zone_id !== big).map((one) => one.zone_id)).size + 1,
       );
       const parts = zones.filter((one) => one.zone_id === big);
-      const ids = parts.flatMap((part) => part.marks.map((mark) => mark.id));
-      assert.equal(ids.length, 4_500);
-      assert.equal(new Set(ids).size, 4_500);
+      const ids = parts.flatMap((part) => part.marks.map((mark) => `${mark.kind} ${mark.id}`));
+      assert.equal(ids.length, 7_000);
+      assert.equal(new Set(ids).size, 7_000);
       assert.deepEqual([...new Set(parts.map((part) => part.seq))], [4_500]);
       assert.equal(zones.filter((one) => one.zone_id.startsWith("zone-")).length, 450);
       assert.equal(new Set(all.map((page) => page.position)).size, 1);

@@ -16,10 +16,11 @@ const SESSION = uuidv7();
 const JTI = uuidv7(1_800_000_000_000);
 const application: Application = {
   id: "app",
-  secret_hash: "scrypt:secret",
+  secrets: [{ hash: "scrypt:secret", opens_until_ms: Number.POSITIVE_INFINITY }],
   scopes: ["read"],
   traits: ["agent"],
   rate_limit_per_minute: undefined,
+  unbound_mandates: false,
 };
 const resourceNamed = (id: string): Resource => ({
   id,

@@ -13,11 +13,12 @@ import { issue } from "../../src/sts/issue.ts";
 import { problems } from "../../src/sts/problems.ts";
 import type { TokenRequest } from "../../src/sts/edge/request.ts";
 import type { Application, Resource } from "../../src/sts/known/snapshot.ts";
+import { call } from "../../src/sts/steps/call.ts";
 import { tokenSize } from "../../src/sts/steps/claims.ts";
 import { exchangeFields, issueFields, supportedFields } from "../../src/sts/steps/fields.ts";
 import { ambientLifetime, mandateLifetime } from "../../src/sts/steps/lifetime.ts";
 import { resourceInTarget } from "../../src/sts/steps/resource.ts";
-import { exchangeScope, grantedScopes, issueScope } from "../../src/sts/steps/scope.ts";
+import { exchangeScope, grantedScopes, issueScope, scopeLeft } from "../../src/sts/steps/scope.ts";
 import { sessionActive, sessionMatches } from "../../src/sts/steps/session.ts";
 import { subjectTokenClient, subjectTokenUse } from "../../src/sts/steps/subject-token.ts";
 import type { Database } from "../../src/ports/database.ts";
@@ -45,10 +46,11 @@ const request = (some: Partial<TokenRequest> = {}): TokenRequest => ({
 });
 const application = (scopes: readonly string[]): Application => ({
   id: "app",
-  secret_hash: undefined,
+  secrets: [],
   scopes,
   traits: [],
   rate_limit_per_minute: undefined,
+  unbound_mandates: false,
 });
 const resource = (identifier: string, scopes: readonly string[]): Resource => ({
   id: identifier,
@@ -219,6 +221,25 @@ describe("the scopes of an ambient token", () => {
     assert.equal(reasonOf(of("c", held, ...named)), "scope_not_allowed");
   });
 
+  it("are refused where resources are named that declare some, and nothing is left", () => {
+    assert.equal(reasonOf(of(undefined, ["x"], resource("r1", ["a"]))), "scope_nothing_left");
+    assert.equal(reasonOf(of(undefined, ["x"], resource("r1", []), resource("r2", ["a"]))), "scope_nothing_left");
+    assert.deepEqual(of(undefined, ["x"], resource("r1", [])), { scopes: [] });
+    assert.deepEqual(of(undefined, []), { scopes: [] });
+  });
+
+  it("are refused where policy left resources that declare some, and none of theirs", () => {
+    const [r1, r2, bare] = [resource("r1", ["a"]), resource("r2", ["b"]), resource("bare", [])];
+    const left = (scopes: string[], ...granted: Judged[]) =>
+      reasonOf(scopeLeft.run({ scopes, resources: [r1, r2, bare], granted }));
+    const of_one = (one: Resource, scopes: string[]) => ({ resource: one, scopes }) as unknown as Judged;
+    assert.equal(left(["a"], of_one(r2, [])), "scope_nothing_left");
+    assert.equal(left(["a"], of_one(r1, ["a"])), undefined);
+    assert.equal(left(["a"], of_one(bare, [])), undefined);
+    assert.equal(left(["coordinator.admin"], of_one(r2, [])), undefined);
+    assert.equal(reasonOf(scopeLeft.run({ scopes: [], resources: [], granted: [] })), undefined);
+  });
+
   it("shrink to those of the resources that policy allowed", () => {
     const [r1, r2] = [resource("r1", ["a"]), resource("r2", ["b"])];
     const granted = [{ resource: r1, scopes: ["a"] } as unknown as Judged];
@@ -247,10 +268,9 @@ describe("the fields of a request", () => {
     assert.equal(supportedFields.run({ request: request({ requested_token_type: ACCESS_TOKEN }) }), undefined);
   });
 
-  it("tell of a call only where the Gateway sends them: an agent would choose what policy sees", () => {
+  it("name a call with a subject token only", () => {
     for (const some of [{ method: "GET" }, { path: "/" }]) {
-      assert.equal(reasonOf(supportedFields.run({ request: request(some) })), "field_not_allowed");
-      assert.equal(supportedFields.run({ request: request({ ...some, caller: GATEWAY }) }), undefined);
+      assert.equal(reasonOf(issueFields.run({ request: request(some) })), "field_not_allowed");
     }
   });
 
@@ -272,6 +292,37 @@ describe("the fields of a request", () => {
       reasonOf(exchangeFields.run({ request: request({ grant_type: "client_credentials", caller: GATEWAY }) })),
       "field_not_allowed",
     );
+  });
+});
+
+describe("the call of a mandate", () => {
+  const of = (some: Partial<TokenRequest>, unbound_mandates = false) =>
+    reasonOf(call.run({ request: request(some), application: { ...application([]), unbound_mandates } }));
+
+  it("is named by method and path, unless the application may have mandates for any call", () => {
+    assert.equal(of({ method: "GET", path: "/" }), undefined);
+    assert.equal(of({}), "call_missing");
+    assert.equal(of({}, true), undefined);
+    for (const unbound of [true, false]) {
+      assert.equal(of({ method: "GET" }, unbound), "call_incomplete");
+      assert.equal(of({ path: "/" }, unbound), "call_incomplete");
+    }
+  });
+
+  it("is the one that the Gateway is in the middle of, on its own hop", () => {
+    assert.equal(of({ caller: GATEWAY }), undefined);
+    assert.equal(of({ caller: GATEWAY, method: "GET", path: `/${"a".repeat(5_000)}` }), undefined);
+  });
+
+  it("is of a bounded length, and nothing that the Gateway could not see as method and path", () => {
+    const longest = `/${"a".repeat(2_047)}`;
+    for (const path of ["/", "/a/b;c=d", "/%C3%A9", longest]) assert.equal(of({ method: "M-SEARCH", path }), undefined);
+    for (const path of ["a", "*", "http://h/", "/a?b", "/a#b", "/a b", "/é", "/a\\b", "/a\n", `${longest}a`]) {
+      assert.equal(of({ method: "GET", path }), "call_malformed", JSON.stringify(path));
+    }
+    for (const method of ["GET ", "G\nT", "GÉT", "G/T", "a".repeat(65)]) {
+      assert.equal(of({ method, path: "/" }), "call_malformed", JSON.stringify(method));
+    }
   });
 });
 

@@ -3,6 +3,7 @@ import { documentsAmong, rebuiltInputs } from "../audit/rebuilt.ts";
 import { createHmac, generateKeyPairSync, type KeyObject, sign as signBytes } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from "jose";
+import { hashSecret } from "../../src/domain/secret-hash.ts";
 import { type Claims, ClaimsSchema, signToken } from "../../src/domain/token.ts";
 import { makeZoneKey, openZoneKey } from "../../src/domain/zone-key.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
@@ -166,6 +167,14 @@ describe("the token endpoint", () => {
       );
     });
 
+    it("not where it would name resources and none of their scopes", async () => {
+      const narrow = await f.newApplication(zone, { scopes: ["another"] });
+      const answer = await f.ambient(zone, narrow, { resource: target.identifier });
+      refused(answer, 400, "invalid_scope", "scope_nothing_left");
+      const bare = await f.newResource(zone, { scopes: [] });
+      assert.equal((await f.ambient(zone, narrow, { resource: bare.identifier })).body["scope"], "");
+    });
+
     it("for sixteen resources at most", async () => {
       const fields = new URLSearchParams({
         grant_type: "client_credentials",
@@ -221,6 +230,36 @@ describe("the token endpoint", () => {
       assert.equal(event.id, mandate.jti);
       const [input] = rebuiltInputs(event, documentsAmong(await f.events()));
       assert.deepEqual(input?.context.subject_claims, subject);
+    });
+
+    it("for the call that it names, which policy is asked about and the ledger has", async () => {
+      const ambient = tokenOf(await f.ambient(zone, app));
+      const answer = await f.exchange(zone, app, ambient, target.identifier, {
+        call_method: "DELETE",
+        call_path: "/orders/%37%2F",
+      });
+      const { htm, htp } = claimsOf(tokenOf(answer));
+      assert.deepEqual([htm, htp], ["DELETE", "/orders/7%2F"], "in the one spelling that the Gateway compares with");
+      const [event] = await f.eventsOf(String(answer.headers.get("x-request-id")));
+      const metadata = JSON.parse(event?.metadata_json ?? "{}") as { evaluations: { input: { action: object } }[] };
+      const action = { id: "TokenExchange", use: "per_call", method: "DELETE", path: "/orders/7%2F" };
+      assert.deepEqual(metadata.evaluations[0]?.input.action, action);
+    });
+
+    it("for any call to an application that was set up for that alone", async () => {
+      const unbound = { call_method: "", call_path: "" };
+      const ambient = tokenOf(await f.ambient(zone, app));
+      const answer = await f.exchange(zone, app, ambient, target.identifier, unbound);
+      refused(answer, 400, "invalid_request", "call_missing");
+      assert.match(String(answer.body["error_description"]), /call_method and call_path/);
+      const half = await f.exchange(zone, app, ambient, target.identifier, { call_path: "" });
+      refused(half, 400, "invalid_request", "call_incomplete");
+      const query = await f.exchange(zone, app, ambient, target.identifier, { call_path: "/a?b" });
+      refused(query, 400, "invalid_request", "call_malformed");
+      const free = await f.newApplication(zone, { unbound_mandates: true });
+      const of_free = tokenOf(await f.ambient(zone, free));
+      const claims = claimsOf(tokenOf(await f.exchange(zone, free, of_free, target.identifier, unbound)));
+      assert.ok(!("htm" in claims) && !("htp" in claims));
     });
 
     it("with all the scopes that resource, application and token have in common where none is asked for", async () => {
@@ -528,6 +567,38 @@ describe("the token endpoint", () => {
     });
   });
 
+  describe("takes the secrets of a client", () => {
+    const hashes = (id: string, some: { present?: string; before?: string; ends?: string; types?: string }) =>
+      f.change(
+        zone,
+        "application",
+        (tx) => tx`update applications set secret_hash = coalesce(${some.present ?? null}, secret_hash),
+          previous_secret_hash = ${some.before ?? null}, previous_secret_expires_at = now() + ${some.ends ?? "1 hour"}::text::interval,
+          credential_types = array[${some.types ?? "client_secret"}::text]
+        where zone_id = ${zone} and id = ${id}`,
+      );
+
+    it("the one before the present one too, until its time is over", async () => {
+      const one = await f.newApplication(zone);
+      const [old, present] = [one.secret, "the-new-secret-of-a-client"];
+      const [present_hash, old_hash] = [await hashSecret(present, zone), one.secret_hash ?? ""];
+      await hashes(one.id, { present: present_hash, before: old_hash });
+      for (const secret of [present, old]) tokenOf(await f.ambient(zone, { ...one, secret }));
+      await hashes(one.id, { before: old_hash, ends: "-1 second" });
+      await eventually(async () => assert.equal((await f.ambient(zone, { ...one, secret: old })).status, 401));
+      tokenOf(await f.ambient(zone, { ...one, secret: present }));
+    });
+
+    it("only where its credential types hold client_secret", async () => {
+      const one = await f.newApplication(zone);
+      tokenOf(await f.ambient(zone, one));
+      await hashes(one.id, { types: "private_key_jwt" });
+      await eventually(async () =>
+        refused(await f.ambient(zone, one), 401, "invalid_client", "client_unauthenticated"),
+      );
+    });
+  });
+
   describe("refuses by name", () => {
     it("what it does not serve, and never ignores it", async () => {
       const ambient = tokenOf(await f.ambient(zone, app));
@@ -563,12 +634,7 @@ describe("the token endpoint", () => {
         "invalid_request",
         "field_not_supported",
       );
-      refused(
-        await f.exchange(zone, app, ambient, target.identifier, { request_method: "GET" }),
-        400,
-        "invalid_request",
-        "field_not_allowed",
-      );
+      refused(await f.ambient(zone, app, { call_method: "GET" }), 400, "invalid_request", "field_not_allowed");
       assert.equal(
         (await f.ambient(zone, app, { state: "unknown to us" })).status,
         200,

@@ -57,18 +57,6 @@ export const pathFault = (path: string): string | undefined => {
   return decodeOnce(text) === text ? undefined : "it is percent-encoded too many times";
 };
 
-/** RFC 3986, 2.3: what an escape of means the same as the character itself. */
-const UNRESERVED_ESCAPE = /%(?:2[DE]|3\d|4[1-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])/gi;
-
-/**
- * The path with needless escapes undone (RFC 3986, 6.2.2.2): policy is asked about this spelling, and the upstream gets
- * this one, so that `/%61dmin` is `/admin` to both. Other escapes stay: undone, they would mean another thing.
- */
-export const plainPath = (path: string): string =>
-  path.includes("%")
-    ? path.replace(UNRESERVED_ESCAPE, (escape) => String.fromCharCode(Number.parseInt(escape.slice(1), 16)))
-    : path;
-
 /** A request target apart: the path, and the query with its `?` (empty where there is none). */
 export const splitTarget = (target: string): { readonly path: string; readonly query: string } => {
   const at = target.indexOf("?");

@@ -2,8 +2,8 @@ import { check, deny } from "../../kernel/pipeline.ts";
 import type { Claims, Route, Start } from "../facts.ts";
 
 /**
- * A mandate that an agent got itself was allowed for one method and path, where policy looked at them: for another call
- * nobody has said yes. The path is compared as it goes to policy and upstream, one spelling of it, without the query.
+ * A mandate that an agent got itself was allowed for one method and path: for another call nobody has said yes. The path
+ * is compared as it goes to policy and upstream: in its plain spelling, without the query and the path form's prefix.
  */
 export const boundCall = check(
   "bound_call",

@@ -1,7 +1,8 @@
+import { plainPath } from "../../domain/call.ts";
 import { parseScope } from "../../domain/scopes.ts";
 import { type Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Inbound, Route, Start } from "../facts.ts";
-import { pathFormOf, plainPath, splitTarget } from "../edge/path.ts";
+import { pathFormOf, splitTarget } from "../edge/path.ts";
 
 const say = (description: string) => ({ description });
 

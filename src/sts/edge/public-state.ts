@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import type { BindingsPage, JwksResponse, RevocationPage } from "../../contracts/sts.ts";
 import { STREAMS } from "../../contracts/streams.ts";
-import type { RevocationMark } from "../../domain/revocation.ts";
+import { REVOCABLE_KINDS, type RevocationMark } from "../../domain/revocation.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Streams } from "../../ports/streams.ts";
@@ -15,6 +15,7 @@ import {
   readRevocations,
   readTime_ms,
   type RevocationsAfter,
+  type RevokedZone,
 } from "../store.ts";
 
 /** Of one page: zones, marks of one zone, and marks of all of them, after which a page ends. */
@@ -36,7 +37,7 @@ export type PublicState = {
 const CursorSchema = v.strictObject({
   position: v.string(),
   zone_id: v.string(),
-  within: v.optional(v.strictObject({ session_id: v.string(), seq: v.number() })),
+  within: v.optional(v.strictObject({ kind: v.picklist(REVOCABLE_KINDS), id: v.string(), seq: v.number() })),
 });
 const BindingsCursorSchema = v.strictObject({ version: v.string(), zone_id: v.string() });
 
@@ -71,7 +72,7 @@ const zonesOf = ({ rows, too_large }: BindingsRead): BindingsPage["zones"] => {
   return [...zones.values()];
 };
 
-const markOf = ([id, expires_at]: readonly [string, number]): RevocationMark => ({ kind: "session", id, expires_at });
+const markOf = ([kind, id, expires_at]: RevokedZone["marks"][number]): RevocationMark => ({ kind, id, expires_at });
 
 export const createPublicState = (options: {
   readonly db: Database;
@@ -123,7 +124,7 @@ export const createPublicState = (options: {
             position,
             ...first,
             zones,
-            cursor: formatCursor(CursorSchema, { position, zone_id, within: { session_id: last[0], seq } }),
+            cursor: formatCursor(CursorSchema, { position, zone_id, within: { kind: last[0], id: last[1], seq } }),
           };
         }
         if (marks >= LIMITS.page_marks)

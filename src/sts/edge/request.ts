@@ -1,10 +1,11 @@
 import {
-  GATEWAY_FIELDS,
+  CALL_FIELDS,
   GRANT_CLIENT_CREDENTIALS,
   GRANT_TOKEN_EXCHANGE,
   TOKEN_TYPE_ACCESS_TOKEN,
 } from "../../contracts/sts.ts";
 import type { GatewayExchange } from "../../contracts/exchange.ts";
+import { plainPath } from "../../domain/call.ts";
 import { decodeFormText, type Form } from "./form.ts";
 import type { CallNonce } from "./gateway-calls.ts";
 
@@ -35,7 +36,7 @@ export type TokenRequest = {
   readonly session_id: string | undefined;
   readonly ttl_seconds: string | undefined;
   readonly grant_type: string;
-  /** The call as the Gateway saw it. */
+  /** The call that the mandate is for: as the Gateway saw it, or as the client names it. The path in its plain spelling. */
   readonly method: string | undefined;
   readonly path: string | undefined;
   /** Fields of ours that this server does not serve: refused by name, since leaving one out would change the answer. */
@@ -214,6 +215,7 @@ export const readTokenRequest = (
   if (caller.kind === "client" && caller.client_id.length > MAX_ID) {
     return fault("client_id_malformed", "The client's id is no application's id: it is too long.");
   }
+  const path = form.one(CALL_FIELDS.path);
   return {
     zone_id,
     caller,
@@ -225,8 +227,8 @@ export const readTokenRequest = (
     requested_token_type: form.one("requested_token_type"),
     session_id: form.one("session_id"),
     ttl_seconds: form.one("ttl_seconds"),
-    method: form.one(GATEWAY_FIELDS.method),
-    path: form.one(GATEWAY_FIELDS.path),
+    method: form.one(CALL_FIELDS.method),
+    path: path === undefined ? undefined : plainPath(path),
     unsupported: UNSUPPORTED.filter((name) => form.one(name) !== undefined),
   };
 };

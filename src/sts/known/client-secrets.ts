@@ -15,6 +15,8 @@ const ADDRESS = { burst: 100, per_minute: 100 } as const;
 const MAX_BUCKETS = 20_000;
 const MAX_ZONES = 10_000;
 const MAX_REMEMBERED_OF_ZONE = 1_000;
+/** Secrets of one client that open at the same time: the present one, and the one before it for a while. */
+const LIVE_SECRETS = 2;
 /** Stands for every zone that does not exist; no zone has an empty id. */
 const NO_ZONE = "";
 
@@ -31,10 +33,10 @@ export type SecretQuestion = {
   readonly client_id: string;
   readonly address: string;
   readonly secret: string;
-  /** undefined where there is no such client, or one without a secret: costs the same time, and is wrong. */
-  readonly stored: string | undefined;
-  /** `stored`, asked anew before it is hashed against: the client may have been registered, or its secret changed, just now. */
-  readonly latest: () => Promise<string | undefined>;
+  /** The hashes of secrets that open now. None where there is no such client: costs the same time, and is wrong. */
+  readonly stored: readonly string[];
+  /** The same, read anew: the client may have been made, or its secret replaced, just now. Asked before a refusal. */
+  readonly latest: () => Promise<readonly string[]>;
 };
 
 export type ClientSecrets = { verify(question: SecretQuestion): Promise<SecretResult> };
@@ -71,15 +73,16 @@ const createFailures = (rate: Rate, clock: Clock) => {
 
 /** The keyed hashes of secrets that were right. A zone with many clients forgets its own, and no other's. */
 const createRemembered = () => {
-  const zones = new LRUCache<string, Map<string, Buffer>>({ max: MAX_ZONES });
+  const zones = new LRUCache<string, Map<string, readonly Buffer[]>>({ max: MAX_ZONES });
   return {
-    of: (zone_id: string, client_id: string): Buffer | undefined => zones.get(zone_id)?.get(client_id),
-    set(zone_id: string, client_id: string, mac: Buffer): void {
-      const clients = zones.get(zone_id) ?? new Map<string, Buffer>();
+    of: (zone_id: string, client_id: string): readonly Buffer[] => zones.get(zone_id)?.get(client_id) ?? [],
+    add(zone_id: string, client_id: string, mac: Buffer): void {
+      const clients = zones.get(zone_id) ?? new Map<string, readonly Buffer[]>();
+      const before = clients.get(client_id) ?? [];
       clients.delete(client_id);
       const [oldest] = clients.keys();
       if (oldest !== undefined && clients.size >= MAX_REMEMBERED_OF_ZONE) clients.delete(oldest);
-      clients.set(client_id, mac);
+      clients.set(client_id, [...before, mac].slice(-LIVE_SECRETS));
       zones.set(zone_id, clients);
     },
   };
@@ -91,7 +94,8 @@ const createRemembered = () => {
  * secret that was right is remembered by its keyed hash (the key lives and dies with the process): hashing happens once per
  * secret and process. A remembered secret passes whatever failed from its address: behind a load balancer one address is
  * everybody's, and a stranger's failures would lock all of them out. One that is not remembered waits for the count,
- * right or wrong, so that its answer tells nothing.
+ * right or wrong, so that its answer tells nothing. A wrong secret costs as many hashes as a client can have secrets, and
+ * one reading of the zone, whether there is such a client or not.
  */
 export const createClientSecrets = (clock: Clock): ClientSecrets => {
   const mac_key = randomBytes(32);
@@ -100,10 +104,38 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
   const remembered = createRemembered();
   const running = new Map<string, Promise<SecretResult>>();
 
-  const macOf = ({ zone_id, client_id, secret, stored }: SecretQuestion): Buffer =>
+  const macOf = ({ zone_id, client_id, secret }: SecretQuestion, ...stored: readonly string[]): Buffer =>
     createHmac("sha256", mac_key)
-      .update(lengthPrefixed([zone_id, client_id, stored ?? null, secret]))
+      .update(lengthPrefixed([zone_id, client_id, secret, ...stored]))
       .digest();
+
+  /** The keyed hash covers the stored one: a secret that was replaced is not a known one. */
+  const isRemembered = (question: SecretQuestion): boolean => {
+    const known = remembered.of(question.zone_id, question.client_id);
+    if (known.length === 0) return false;
+    return question.stored.some((stored) => {
+      const mac = macOf(question, stored);
+      return known.some((one) => sameBytes(one, mac));
+    });
+  };
+
+  /** Which of these hashes the secret has. */
+  const matchOf = async (secret: string, stored: readonly string[], zone: string): Promise<string | undefined> => {
+    for (let at = 0; at < Math.max(LIVE_SECRETS, stored.length); at += 1) {
+      const one = stored[at] ?? NO_SECRET;
+      if (await verifySecret(secret, one, zone)) return one;
+    }
+    return undefined;
+  };
+
+  /** Against what is at hand, and, before it is refused, against what the zone has now. */
+  const match = async ({ secret, stored, latest }: SecretQuestion, zone: string): Promise<string | undefined> => {
+    if (stored.length === 0) return matchOf(secret, await latest(), zone);
+    const found = await matchOf(secret, stored, zone);
+    if (found !== undefined) return found;
+    const others = (await latest()).filter((one) => !stored.includes(one));
+    return others.length === 0 ? undefined : matchOf(secret, others, zone);
+  };
 
   const hash = async (question: SecretQuestion, zone: string, pair: string, address: string): Promise<SecretResult> => {
     pairs.take(pair);
@@ -113,9 +145,9 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
       addresses.giveBack(address);
     };
     try {
-      const stored = await question.latest();
-      if (!(await verifySecret(question.secret, stored ?? NO_SECRET, zone))) return { status: "wrong" };
-      remembered.set(question.zone_id, question.client_id, macOf({ ...question, stored }));
+      const stored = await match(question, zone);
+      if (stored === undefined) return { status: "wrong" };
+      remembered.add(question.zone_id, question.client_id, macOf(question, stored));
       giveBack();
       return { status: "verified" };
     } catch (error) {
@@ -127,14 +159,11 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
 
   return {
     async verify(question) {
-      const mac = macOf(question);
-      const known = remembered.of(question.zone_id, question.client_id);
-      // The keyed hash covers the stored one: a secret that was replaced is not the known one.
-      if (known !== undefined && sameBytes(known, mac)) return { status: "verified" };
+      if (isRemembered(question)) return { status: "verified" };
       const zone = question.zone_exists ? question.zone_id : NO_ZONE;
       const address = `${zone}/${question.address}`;
       const pair = `${question.zone_id}/${question.client_id}/${question.address}`;
-      const place = `${question.address}/${mac.toString("base64")}`;
+      const place = `${question.address}/${macOf(question, ...question.stored).toString("base64")}`;
       const same = running.get(place);
       if (same !== undefined) return same; // the same question, asked many times at once, is answered by one hash
       const wait_ms = Math.max(pairs.wait_ms(pair), addresses.wait_ms(address));

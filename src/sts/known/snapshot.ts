@@ -1,4 +1,5 @@
 import { createHash, type KeyObject } from "node:crypto";
+import { setTimeout } from "node:timers/promises";
 import { LRUCache } from "lru-cache";
 import * as v from "valibot";
 import type { Evaluator } from "../../domain/policy.ts";
@@ -17,8 +18,11 @@ import { readModules, readZone, type ZoneRow } from "../store.ts";
 const MAX_AGE_MS = 30_000;
 /** The same while messages may be getting lost: one poll cycle. */
 const MAX_AGE_LOST_MS = 1_000;
-/** A zone is not read again more often than this because somebody brought something unknown. */
-const REREAD_MS = 1_000;
+/**
+ * How long a zone may be read for what callers bring and it does not know: milliseconds at once, and of each second. A
+ * reading counts for as long as it took, within bounds: a large zone is read less often than a small one.
+ */
+const ANEW = { burst_ms: 500, per_s_ms: 200, least_ms: 10, most_ms: 500 } as const;
 /** From this part of its age on it is read again in the background, so that no caller waits for it. */
 const RENEW_AT = 2 / 3;
 /** Heads come every 2 s; a stream that was silent for longer is taken for lost. */
@@ -41,12 +45,17 @@ const MAX_ATTEMPTS = 3;
 
 export type Application = {
   readonly id: string;
-  /** undefined: a public client, which can't authenticate. */
-  readonly secret_hash: string | undefined;
+  /** Newest first. Empty: it can't authenticate by a secret. */
+  readonly secrets: readonly StoredSecret[];
   readonly scopes: readonly string[];
   readonly traits: readonly string[];
   readonly rate_limit_per_minute: number | undefined;
+  /** It may take mandates that are for any call. */
+  readonly unbound_mandates: boolean;
 };
+
+/** `opens_until_ms`: since the epoch; of the present one Infinity. */
+export type StoredSecret = { readonly hash: string; readonly opens_until_ms: number };
 
 export type Resource = {
   readonly id: string;
@@ -91,8 +100,9 @@ export type Snapshots = {
    */
   get(zone_id: string): ZoneSnapshot | undefined | Promise<ZoneSnapshot | undefined>;
   /**
-   * The same, read again unless that was done within the last second: for what a caller brings that the snapshot does not
-   * know, such as the secret of a client that was registered a moment ago. Where the database is away: as `get`.
+   * The same, by a reading that begins after the call: for what a caller brings that the snapshot does not know, such as
+   * the secret of a client that was made a moment ago. One reading answers all who asked before it began; what a zone has
+   * no time left for (`ANEW`) waits. Where the database is away: as `get`.
    */
   latest(zone_id: string): Promise<ZoneSnapshot | undefined>;
   /** Something of the zone changed. `warm`: read it again at once, though nobody asks (an activation is to be logged). */
@@ -132,6 +142,45 @@ type Active = NonNullable<ZoneRow["active"]>;
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
+/** Token buckets, in milliseconds of reading. What is over is waited out by the next reading. */
+const createPaces = (clock: Clock) => {
+  const buckets = new LRUCache<string, { left_ms: number; at_ms: number }>({ max: MAX_ZONES });
+  const refilled = (zone_id: string): { left_ms: number; at_ms: number } => {
+    const now_ms = clock.monotonic_ms();
+    const bucket = buckets.get(zone_id) ?? { left_ms: ANEW.burst_ms, at_ms: now_ms };
+    const gained_ms = ((now_ms - bucket.at_ms) * ANEW.per_s_ms) / 1_000;
+    bucket.left_ms = Math.min(ANEW.burst_ms, bucket.left_ms + gained_ms);
+    bucket.at_ms = now_ms;
+    return bucket;
+  };
+  return {
+    wait_ms: (zone_id: string): number => Math.max(0, (-refilled(zone_id).left_ms * 1_000) / ANEW.per_s_ms),
+    spend(zone_id: string, took_ms: number): void {
+      const bucket = refilled(zone_id);
+      bucket.left_ms -= Math.min(ANEW.most_ms, Math.max(ANEW.least_ms, took_ms));
+      buckets.set(zone_id, bucket);
+    },
+  };
+};
+
+const secretsOf = (row: ZoneRow["applications"][number]): readonly StoredSecret[] => {
+  const { secret_hash, previous_secret_hash, previous_secret_expires_ms } = row;
+  const present = secret_hash === null ? [] : [{ hash: secret_hash, opens_until_ms: Number.POSITIVE_INFINITY }];
+  return previous_secret_hash === null || previous_secret_expires_ms === null
+    ? present
+    : [...present, { hash: previous_secret_hash, opens_until_ms: previous_secret_expires_ms }];
+};
+
+const applicationOf = (row: ZoneRow["applications"][number]): Application =>
+  constant({
+    id: row.id,
+    secrets: secretsOf(row),
+    scopes: row.scopes,
+    traits: row.traits,
+    rate_limit_per_minute: row.rate_limit_per_minute ?? undefined,
+    unbound_mandates: row.unbound_mandates,
+  });
+
 /** Loads and keeps zones. A load that began before an invalidation is never kept as current. */
 export const createSnapshots = (options: SnapshotOptions): Snapshots => {
   const { clock, log, module_bytes_max = MAX_MODULE_BYTES } = options;
@@ -146,6 +195,9 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
   const absent = new LRUCache<string, number>({ max: MAX_ABSENT });
   const failures = new LRUCache<string, number>({ max: MAX_ZONES });
   const announced = new LRUCache<string, string>({ max: MAX_ZONES });
+  /** Readings that have not begun, by zone: who asks now is answered by them. */
+  const awaited = new Map<string, Promise<ZoneSnapshot | undefined>>();
+  const paces = createPaces(clock);
   let keys_version = 0;
   let lookups = LOOKUP_BURST;
   let lookups_ms = clock.monotonic_ms();
@@ -258,16 +310,7 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
     load.modules = await modulesOf(zone_id, row.active?.members ?? [], load.modules);
     return {
       zone_id,
-      applications: new Map(
-        row.applications.map((application) => [
-          application.id,
-          constant({
-            ...application,
-            secret_hash: application.secret_hash ?? undefined,
-            rate_limit_per_minute: application.rate_limit_per_minute ?? undefined,
-          }),
-        ]),
-      ),
+      applications: new Map(row.applications.map((application) => [application.id, applicationOf(application)])),
       resources: new Map(row.resources.map((resource) => [resource.identifier, constant(resource)])),
       keys: keysOf(row.keys, held.peek(zone_id)?.snapshot.keys),
       policy: policyOf(zone_id, row.active, load.modules, started_ms),
@@ -344,12 +387,32 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
     return Promise.reject(new Unavailable("zone look-up"));
   };
 
+  const readAnew = async (zone_id: string): Promise<ZoneSnapshot | undefined> => {
+    const wait_ms = paces.wait_ms(zone_id);
+    if (wait_ms > 0) await setTimeout(wait_ms);
+    for (let running = loads.get(zone_id); running !== undefined; running = loads.get(zone_id)) {
+      await running.result.catch(() => {}); // it began before somebody asked
+    }
+    awaited.delete(zone_id); // in one step with the beginning
+    const began_ms = clock.monotonic_ms();
+    try {
+      return await begin(zone_id);
+    } catch {
+      return get(zone_id);
+    } finally {
+      paces.spend(zone_id, clock.monotonic_ms() - began_ms);
+    }
+  };
+
   return {
     get,
     async latest(zone_id) {
-      const found = held.peek(zone_id);
-      if (found === undefined || clock.monotonic_ms() - found.read_ms < REREAD_MS) return get(zone_id);
-      return begin(zone_id).catch(() => get(zone_id));
+      if (held.peek(zone_id) === undefined) return get(zone_id); // look-ups of unknown zones have a bound of their own
+      const sooner = awaited.get(zone_id);
+      if (sooner !== undefined) return sooner;
+      const reading = Promise.resolve().then(() => readAnew(zone_id)); // not before it is known as awaited
+      awaited.set(zone_id, reading);
+      return reading;
     },
     invalidate(zone_id, warm) {
       absent.delete(zone_id);

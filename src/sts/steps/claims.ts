@@ -36,6 +36,10 @@ export const mandateClaims = (issuer_url: string) =>
         auth_exp: f.session.expires_at_s,
       };
       if (f.request.caller.kind === "gateway") claims.via = "gateway";
+      else if (f.request.method !== undefined) {
+        claims.htm = f.request.method;
+        claims.htp = f.request.path; // the step `call` saw to it that it is there
+      }
       return { claims, payload: JSON.stringify(claims) };
     },
   );

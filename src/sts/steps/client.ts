@@ -24,8 +24,14 @@ export const client = (
   secrets: ClientSecrets,
   tokens: PresentedTokens,
 ) => {
-  const bySecret = async (caller: Extract<Caller, { kind: "client" }>, f: Pick<Facts, "request" | "zone">) => {
-    const storedIn = (zone: ZoneSnapshot | undefined) => zone?.applications.get(caller.client_id)?.secret_hash;
+  const bySecret = async (
+    caller: Extract<Caller, { kind: "client" }>,
+    f: Pick<Facts, "request" | "zone" | "now_ms">,
+  ) => {
+    const storedIn = (zone: ZoneSnapshot | undefined): readonly string[] => {
+      const secrets = zone?.applications.get(caller.client_id)?.secrets ?? [];
+      return secrets.filter((one) => f.now_ms < one.opens_until_ms).map((one) => one.hash);
+    };
     const result = await secrets.verify({
       zone_id: f.request.zone_id,
       zone_exists: f.zone !== undefined,
@@ -46,6 +52,12 @@ export const client = (
     return known;
   };
 
+  const knownBy = (zone: ZoneSnapshot | undefined, named: string, presented: PresentedToken): Known | undefined => {
+    const application = zone?.applications.get(named);
+    if (zone === undefined || application === undefined) return undefined;
+    return { zone, application, credential_type: "ambient_token", presented };
+  };
+
   const throughGateway = (f: Pick<Facts, "request" | "zone">) => {
     const { subject_token } = f.request;
     if (subject_token === undefined) return deny("subject_token_missing");
@@ -53,18 +65,22 @@ export const client = (
     const named = presented === undefined ? undefined : clientNamedBy(presented);
     if (presented === undefined || named === undefined) return deny("subject_token_malformed");
     if (f.zone === undefined) return deny("subject_token_zone");
-    const application = f.zone.applications.get(named);
-    if (application === undefined) return deny("application_unknown");
-    const known: Known = { zone: f.zone, application, credential_type: "ambient_token", presented };
-    return known;
+    const known = knownBy(f.zone, named, presented);
+    if (known !== undefined) return known;
+    // Another replica may have known it before us.
+    return snapshots
+      .latest(f.zone.zone_id)
+      .then((zone) => knownBy(zone, named, presented) ?? deny("application_unknown"), orUnavailable);
   };
 
-  return load("client", (f: Pick<Facts, "request" | "zone">) => {
+  return load("client", (f: Pick<Facts, "request" | "zone" | "now_ms">) => {
     const { caller } = f.request;
-    if (caller.kind === "gateway") return throughGateway(f);
-    return bySecret(caller, f).catch((error: unknown) => {
-      if (error instanceof Unavailable) return deny("zone_unavailable"); // the snapshot is past its age, the database away
-      throw error;
-    });
+    return caller.kind === "gateway" ? throughGateway(f) : bySecret(caller, f).catch(orUnavailable);
   });
+};
+
+/** The snapshot is past its age, and the database away. */
+const orUnavailable = (error: unknown) => {
+  if (error instanceof Unavailable) return deny("zone_unavailable");
+  throw error;
 };

@@ -1,4 +1,4 @@
-import { GATEWAY_FIELDS, GRANT_CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS_TOKEN } from "../../contracts/sts.ts";
+import { CALL_FIELDS, GRANT_CLIENT_CREDENTIALS, TOKEN_TYPE_ACCESS_TOKEN } from "../../contracts/sts.ts";
 import { check, deny } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
 
@@ -20,11 +20,6 @@ export const supportedFields = check("supported_fields", (f: Pick<Facts, "reques
       `subject_token_type must be ${TOKEN_TYPE_ACCESS_TOKEN}; others are not supported by this server.`,
     );
   }
-  if (request.caller.kind === "gateway") return undefined;
-  if (request.method !== undefined)
-    return refuse("field_not_allowed", `${GATEWAY_FIELDS.method} is the Gateway's to send; leave it out.`);
-  if (request.path !== undefined)
-    return refuse("field_not_allowed", `${GATEWAY_FIELDS.path} is the Gateway's to send; leave it out.`);
   return undefined;
 });
 
@@ -42,6 +37,10 @@ export const issueFields = check("issue_fields", (f: Pick<Facts, "request">) => 
       "field_not_allowed",
       "session_id is sent with a subject_token only: an ambient token begins a session of its own.",
     );
+  }
+  if (request.method !== undefined || request.path !== undefined) {
+    const names = `${CALL_FIELDS.method} and ${CALL_FIELDS.path}`;
+    return refuse("field_not_allowed", `${names} are sent with a subject_token only: an ambient token is for no call.`);
   }
   return undefined;
 });

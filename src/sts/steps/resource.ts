@@ -1,24 +1,50 @@
-import { check, deny, load } from "../../kernel/pipeline.ts";
+import { check, Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { Resource, ZoneSnapshot } from "../known/snapshot.ts";
+import type { Resource, Snapshots, ZoneSnapshot } from "../known/snapshot.ts";
+
+type Latest = Pick<Snapshots, "latest">;
+type Asks = Pick<Facts, "request"> & { readonly zone: ZoneSnapshot };
+
+/** What is judged further on is of the zone in which the resources were found. */
+type Found = { readonly zone: ZoneSnapshot; readonly resources: readonly Resource[] };
+
+const findIn = (zone: ZoneSnapshot, names: ReadonlySet<string>): Found | string => {
+  const resources: Resource[] = [];
+  for (const name of names) {
+    const known = zone.resources.get(name);
+    if (known === undefined) return name;
+    resources.push(known);
+  }
+  return { zone, resources };
+};
+
+const foundOr = (found: Found | string) =>
+  typeof found === "string" ? deny("resource_unknown", found.slice(0, 512)) : found;
+
+/** A resource may have been made a moment ago: the zone is read anew before one is refused as unknown. */
+const find = (snapshots: Latest, f: Asks) => {
+  const names = new Set(f.request.resources);
+  const found = findIn(f.zone, names);
+  if (typeof found !== "string") return found;
+  return snapshots.latest(f.zone.zone_id).then(
+    (zone) => foundOr(zone === undefined ? found : findIn(zone, names)),
+    () => deny("zone_unavailable"),
+  );
+};
+
+const onlyOne = ({ zone, resources: [one] }: Found) =>
+  one === undefined ? deny("resource_unknown") : { zone, resource: one };
 
 /** The one resource of an exchange. */
-export const resource = load("resource", (f: Pick<Facts, "request"> & { readonly zone: ZoneSnapshot }) => {
-  const named = f.request.resources[0];
-  const found = named === undefined ? undefined : f.zone.resources.get(named);
-  return found === undefined ? deny("resource_unknown", named?.slice(0, 512)) : { resource: found };
-});
+export const resource = (snapshots: Latest) =>
+  load("resource", (f: Asks) => {
+    const found = find(snapshots, f);
+    if (!(found instanceof Promise)) return onlyOne(found);
+    return found.then((late) => (late instanceof Denial ? late : onlyOne(late)));
+  });
 
 /** All that an ambient token is to be limited to, each once. */
-export const resources = load("resources", (f: Pick<Facts, "request"> & { readonly zone: ZoneSnapshot }) => {
-  const found: Resource[] = [];
-  for (const named of new Set(f.request.resources)) {
-    const known = f.zone.resources.get(named);
-    if (known === undefined) return deny("resource_unknown", named.slice(0, 512));
-    found.push(known);
-  }
-  return { resources: found };
-});
+export const resources = (snapshots: Latest) => load("resources", (f: Asks) => find(snapshots, f));
 
 /** An empty target is no limit. */
 export const resourceInTarget = check("resource_in_target", (f: Pick<Facts, "resource" | "subject">) =>
