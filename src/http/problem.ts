@@ -85,6 +85,11 @@ export const sendJson = (
   response.end(text);
 };
 
-/** Sends a problem in the general shape. */
+/** Sends a problem in the general shape, with the request's id in header and body. */
 export const sendProblem = (response: ServerResponse, problem: Problem, request_id: string): void =>
-  sendJson(response, problem.status, problemHeaders(problem), problemBody(problem, request_id));
+  sendJson(
+    response,
+    problem.status,
+    { ...problemHeaders(problem), "x-request-id": request_id },
+    problemBody(problem, request_id),
+  );

@@ -78,11 +78,23 @@ const createListener = (options: BindOptions, limits: Limits, onRequest: OnReque
   }
 };
 
+const REFUSED = "a request was refused before its role saw it";
+
+/** `request_id` is absent where nothing of the request could be read. */
+type Refusal = {
+  readonly status: string;
+  readonly error: string;
+  readonly message: string;
+  readonly request_id?: string;
+};
+
 /** Where there is no response object: a whole answer in the general shape, then the end. */
-const answerSocket = (socket: Duplex, status: string, error: string, message: string, wait_ms: number): void => {
+const answerSocket = (socket: Duplex, refusal: Refusal, log: Log, wait_ms: number): void => {
   socket.on("error", () => socket.destroy()); // Node has let go of it: without this a reset would end the process
-  const body = JSON.stringify({ error, message, requestId: requestIdOf(undefined) });
-  const headers = `Connection: close\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}`;
+  const { status, error, message, request_id = requestIdOf(undefined) } = refusal;
+  log.debug({ request_id, status, error }, REFUSED);
+  const body = JSON.stringify({ error, message, requestId: request_id });
+  const headers = `Connection: close\r\nX-Request-Id: ${request_id}\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}`;
   socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\n\r\n${body}`);
   closeLater(socket, wait_ms);
 };
@@ -91,7 +103,13 @@ const answerSocket = (socket: Duplex, status: string, error: string, message: st
  * Node's own 400, 408 and 431 have no body; ours say what to do. Behind an answer that has begun, or in front of one that
  * is due, they would be read as a part of it or instead of it: there the connection is broken off.
  */
-const onClientError = (error: NodeJS.ErrnoException, socket: Socket, standing: Standing, wait_ms: number): void => {
+const onClientError = (
+  error: NodeJS.ErrnoException,
+  socket: Socket,
+  standing: Standing,
+  log: Log,
+  wait_ms: number,
+): void => {
   // Ended already, and more has come: a reset now would take the answer along.
   if (socket.writableEnded && error.code !== "ECONNRESET") return;
   if (error.code === "ECONNRESET" || !socket.writable || standing === "busy") {
@@ -104,7 +122,7 @@ const onClientError = (error: NodeJS.ErrnoException, socket: Socket, standing: S
     return;
   }
   const answer = (status: string, code: string, message: string): void =>
-    answerSocket(socket, status, code, message, wait_ms);
+    answerSocket(socket, { status, error: code, message }, log, wait_ms);
   if (error.code === "HPE_HEADER_OVERFLOW") {
     answer("431 Request Header Fields Too Large", "invalid_request", "The request's headers are too large.");
   } else if (error.code === "ERR_HTTP_REQUEST_TIMEOUT") {
@@ -211,13 +229,19 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
   };
   const own = new Map(Object.entries(pages));
 
+  /** A refusal that no role hears of. */
+  const refuse = (response: ServerResponse, problem: Problem, request_id: string): void => {
+    log.debug({ request_id, status: problem.status, error: problem.code }, REFUSED);
+    sendProblem(response, problem, request_id);
+  };
+
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     if (!admission.admits(request, response)) return;
     if (draining || asksToUpgrade(request)) response.setHeader("connection", "close");
     const fault = faultOf(request);
     if (fault !== undefined) {
       response.setHeader("connection", "close");
-      sendProblem(response, fault, requestIdOf(request.headers["x-request-id"]));
+      refuse(response, fault, requestIdOf(request.headers["x-request-id"]));
       return;
     }
     const path = pathOf(request.url ?? "");
@@ -230,20 +254,16 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
     request.socket.setTimeout(limits.silent_ms); // a role with long answers has switched it off for its own
     const request_id = requestIdOf(request.headers["x-request-id"]);
     if (page === undefined) {
-      sendProblem(
-        response,
-        new Problem(503, "temporarily_unavailable", "The process is starting. Try again."),
-        request_id,
-      );
+      refuse(response, new Problem(503, "temporarily_unavailable", "The process is starting. Try again."), request_id);
       return;
     }
     if (request.method !== "GET" && request.method !== "HEAD") {
       response.setHeader("allow", "GET, HEAD");
-      sendProblem(response, new Problem(405, "method_not_allowed", `${path} takes GET.`), request_id);
+      refuse(response, new Problem(405, "method_not_allowed", `${path} takes GET.`), request_id);
       return;
     }
     page(response).catch((error: unknown) => {
-      log.error({ err: error, path }, "a page of the server itself failed");
+      log.error({ err: error, path, request_id }, "a page of the server itself failed");
       sendProblem(response, new Problem(500, "internal_error", "The page could not be made."), request_id);
     });
   };
@@ -254,27 +274,27 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
   server.setTimeout(limits.silent_ms);
   server.on("connection", (socket: Socket) => newcomers.came(socket)); // TCP's: before a TLS handshake
   server.on("clientError", (error, socket: Duplex) =>
-    onClientError(error, socket as Socket, admission.standing(socket as Socket), limits.unread_ms),
+    onClientError(error, socket as Socket, admission.standing(socket as Socket), log, limits.unread_ms),
   );
   // Unanswered, CONNECT would be a connection that just closes; behind a call it is, or its answer would be read as the call's.
-  server.on("connect", (_request, socket) => {
+  server.on("connect", (request, socket) => {
     if (admission.standing(socket as Socket) !== "open") {
       socket.on("error", () => undefined).destroy();
       return;
     }
-    answerSocket(
-      socket,
-      "405 Method Not Allowed",
-      "method_not_allowed",
-      "CONNECT is not served here.",
-      limits.unread_ms,
-    );
+    const refusal = {
+      status: "405 Method Not Allowed",
+      error: "method_not_allowed",
+      message: "CONNECT is not served here.",
+      request_id: requestIdOf(request.headers["x-request-id"]),
+    };
+    answerSocket(socket, refusal, log, limits.unread_ms);
   });
   server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) => {
     if (!admission.admits(request, response)) return;
     if (asksToUpgrade(request)) response.setHeader("connection", "close");
     const problem = new Problem(417, "invalid_request", "Of Expect only 100-continue can be met.");
-    sendProblem(response, problem, requestIdOf(request.headers["x-request-id"]));
+    refuse(response, problem, requestIdOf(request.headers["x-request-id"]));
   });
   server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
     if (role?.continues !== true) response.writeContinue();

@@ -93,6 +93,34 @@ describe("a role's server", () => {
     assert.equal(await (await get(binding, "/v1/zones")).text(), "the role's own");
   });
 
+  it("gives each refusal of its own one id: in the header, the body and the log, the caller's where it can be read", async () => {
+    const lines: string[] = [];
+    const noted = createLog({ level: "debug", destination: { write: (line: string) => void lines.push(line) } });
+    const binding = await bindRole({ name: "api", host: "127.0.0.1", port: 0, tls: undefined, log: noted });
+    bound.push(binding);
+    const end = "Connection: close\r\n\r\n";
+    const mine = `X-Request-Id: mine.1\r\n${end}`;
+    const refused: readonly (readonly [string, string | undefined])[] = [
+      [`GET /v1 HTTP/1.1\r\nHost: a\r\n${mine}`, "mine.1"],
+      [`GET /v1 HTTP/1.1\r\nHost: a\r\n${end}`, undefined],
+      [`POST /health HTTP/1.1\r\nHost: a\r\n${mine}`, "mine.1"],
+      [`GET /health HTTP/1.1\r\n${mine}`, "mine.1"],
+      [`GET /health HTTP/1.1\r\nHost: a\r\nExpect: a miracle\r\n${mine}`, "mine.1"],
+      [`CONNECT a:1 HTTP/1.1\r\nHost: a\r\n${mine}`, "mine.1"],
+      [`GET / HTTP/1.1\r\nHost: a\r\nno header\r\n${mine}`, undefined],
+    ];
+    for (const [bytes, given] of refused) {
+      lines.length = 0;
+      const said = await raw(binding, bytes);
+      const in_header = /^x-request-id: (.*)\r$/im.exec(said)?.[1];
+      const in_body = /"requestId":"([^"]*)"/.exec(said)?.[1];
+      const in_log = lines.map((line) => (JSON.parse(line) as { request_id?: string }).request_id);
+      assert.ok(in_header !== undefined && in_header.length > 0, said);
+      assert.deepEqual([in_body, in_log], [in_header, [in_header]], bytes);
+      if (given !== undefined) assert.equal(in_header, given);
+    }
+  });
+
   it("names the condition that keeps it from being ready, also one that hangs or throws", async () => {
     const binding = await bind();
     binding.serve(
