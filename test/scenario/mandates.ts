@@ -77,6 +77,30 @@ export const mandates = (topology: () => Topology): void => {
       assert.equal((await callGateway(t, token, resource)).status, 200);
     });
 
+    it("is for the call that it names, and is not spent by another", async () => {
+      const t = topology();
+      const { application, resource } = await newAgent(t, t.zone);
+      const ambient = await ambientToken(t, t.zone, application);
+      const token = await mandate(t, t.zone, application, ambient, resource);
+      for (const other of [{ path: "/another" }, { method: "POST" }]) {
+        const answer = await callGateway(t, token, resource, other);
+        assert.equal(answer.status, 403, JSON.stringify(answer.body));
+        assert.equal(answer.body["reason"], "mandate_for_another_call");
+      }
+      assert.equal(t.hop.calls(resource.identifier).length, 0);
+      assert.equal((await callGateway(t, token, resource)).status, 200);
+    });
+
+    it("is not made for any call at all, unless the application was set up for that", async () => {
+      const t = topology();
+      const { application, resource } = await newAgent(t, t.zone);
+      const ambient = await ambientToken(t, t.zone, application);
+      const unnamed = { call_method: "", call_path: "" };
+      const answer = await askMandate(t, t.zone, application, ambient.token, resource.identifier, unnamed);
+      assert.equal(answer.status, 400, JSON.stringify(answer.body));
+      assert.equal(answer.body["reason"], "call_missing");
+    });
+
     it("is never exchanged again", async () => {
       const t = topology();
       const { application, resource } = await newAgent(t, t.zone);
@@ -90,7 +114,7 @@ export const mandates = (topology: () => Topology): void => {
     it("is not made from another application's ambient token", async () => {
       const t = topology();
       const { application: owner, resource } = await newAgent(t, t.zone);
-      const thief = await newApplication(t, t.zone);
+      const thief = await newApplication(t.zone);
       const ambient = await ambientToken(t, t.zone, owner);
       const answer = await askMandate(t, t.zone, thief, ambient.token, resource.identifier);
       assert.ok(answer.status === 400 || answer.status === 403, `${answer.status}: ${JSON.stringify(answer.body)}`);

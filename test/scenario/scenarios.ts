@@ -6,6 +6,7 @@ import { badInput } from "./bad-input.ts";
 import { budget } from "./budget.ts";
 import { crash } from "./crash.ts";
 import { deniedCall } from "./denied-call.ts";
+import { made } from "./made.ts";
 import { mandates } from "./mandates.ts";
 import { redisOutage } from "./outage.ts";
 import { revocation } from "./revocation.ts";
@@ -35,6 +36,7 @@ export const describeScenarios = <T extends Topology>(
     allowedCall(topology);
     deniedCall(topology);
     mandates(topology);
+    made(topology);
     revocation(topology);
     budget(topology, has);
     badInput(topology);

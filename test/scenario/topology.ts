@@ -117,12 +117,8 @@ export const activatePolicies = async (api: ControlPlane): Promise<void> => {
 
 export const SCOPES = ["tools:list", "tools:call"] as const;
 
-/**
- * An application with a secret, by default one that the policies allow; it is there when every STS knows it. A change
- * reaches them within a second; asking again and again would be taken for guessing.
- */
+/** An application with a secret, by default one that the policies allow. */
 export const newApplication = async (
-  topology: Topology,
   zone: ZoneUnderTest,
   fields: { readonly traits?: readonly string[]; readonly scopes?: readonly string[] } = {},
 ): Promise<TestApplication> => {
@@ -133,17 +129,6 @@ export const newApplication = async (
   });
   const { id, client_secret } = made;
   if (client_secret === undefined) throw new Error("the application came without a secret");
-  const body = { grant_type: "client_credentials", zone_id: zone.id, client_id: id, client_secret };
-  for (const sts_url of topology.sts_urls) {
-    await eventually(
-      async () => {
-        const answer = await fetch(`${sts_url}/oauth/2/token`, { method: "POST", body: new URLSearchParams(body) });
-        await answer.text();
-        return answer.status !== 401;
-      },
-      { timeout_ms: 10_000, every_ms: 250 },
-    );
-  }
   return { id, secret: client_secret };
 };
 
@@ -172,14 +157,14 @@ export const newResource = async (
   return { id: made.id, identifier };
 };
 
-/** A resource and an application. In this order: who knows the later one has heard of the earlier one. */
+/** A resource and an application. */
 export const newAgent = async (
   topology: Topology,
   zone: ZoneUnderTest,
   options: { readonly sealed?: boolean; readonly traits?: readonly string[] } = {},
 ): Promise<{ readonly application: TestApplication; readonly resource: TestResource }> => {
   const resource = await newResource(topology, zone, options);
-  return { resource, application: await newApplication(topology, zone, options) };
+  return { resource, application: await newApplication(zone, options) };
 };
 
 /** What every topology of one process has, from the running program. */
