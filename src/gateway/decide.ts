@@ -4,7 +4,7 @@ import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import { pipeline, type ReasonOf } from "../kernel/pipeline.ts";
 import type { Shares } from "../kernel/shares.ts";
-import type { Egress } from "../ports/egress.ts";
+import type { Egress, Upstreams } from "../ports/egress.ts";
 import type { Marks } from "../ports/marks.ts";
 import type { Sts } from "../ports/sts.ts";
 import type { BindingTable } from "./known/bindings.ts";
@@ -28,6 +28,7 @@ import { targeted } from "./steps/target.ts";
 import { tokenForm } from "./steps/token-form.ts";
 import { createUsedMandates, unused } from "./steps/unused.ts";
 import { upstreamAllowed } from "./steps/upstream-allowed.ts";
+import { upstreamPlace } from "./steps/upstream-place.ts";
 import { written } from "./steps/written.ts";
 
 export type DecideDeps = {
@@ -35,6 +36,7 @@ export type DecideDeps = {
   readonly revocations: Revocations;
   readonly marks: Marks;
   readonly egress: Egress;
+  readonly upstreams: Upstreams;
   readonly bindings: BindingTable;
   readonly keys: ZoneKeys;
   readonly verified: VerifiedTokens;
@@ -70,7 +72,8 @@ export const decide = (deps: DecideDeps) => {
     .check(unused(used))
     .load(exchange(deps))
     .load(upstreamAllowed(deps.egress))
-    .commit(written(deps.ledger))
+    .load(upstreamPlace(deps.upstreams))
+    .commit(written({ ledger: deps.ledger, used }))
     .commit(singleUse({ ...deps, used }))
     .seal();
 };

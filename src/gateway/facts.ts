@@ -9,7 +9,7 @@ export type Client = {
   gone(): boolean;
   /** Tells `watcher`, in place of the one before it; `undefined` takes that back. */
   whenClosed(watcher: Watcher | undefined): void;
-  /** Gives the place back once the caller's answer is closed, at once where it is. */
+  /** Gives the place back once the caller's answer is closed, at once where it is. A call may hold several. */
   hold(share: Share): void;
 };
 
@@ -45,11 +45,14 @@ export type Route = {
 /** What the revocation state says at one moment. */
 export type Authority = { readonly revoked_by: string | undefined; readonly revocation_age_ms: number };
 
+/** What a call shows its upstream in place of the caller's token. Each kind is a member, and a row in `edge/outbound.ts`. */
+export type Credential = { readonly kind: "mandate"; readonly token: string };
+
 /** What goes to the upstream, and for how long. `auth_exp`: seconds since the epoch; a stream ends there. */
 export type Passage = {
   /** The ids under which the running call can be cut: the mandate's own. */
   readonly cut_by: AuthorityIds;
-  readonly mandate: string;
+  readonly credential: Credential;
   readonly upstream: URL;
   readonly auth_exp: number | undefined;
   /** The ledger event that allowed the call, where the STS made one. */

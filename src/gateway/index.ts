@@ -60,6 +60,9 @@ export type GatewayRole = Role & {
   invalidationsLost(): void;
 };
 
+/** What a refused call had come to. */
+type Reached = Partial<Pick<Decision, "claims" | "binding" | "route" | "place">>;
+
 const DEAD_LETTERS_MS = 5_000;
 const PRIME_MS = 1_000;
 /** The longest that nobody-in-particular failures are silent in the log, once one was told. */
@@ -159,11 +162,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     for (const name of problems[reason].counters) counters[name].inc();
   };
 
-  const keep = (
-    step: string,
-    denial: Denial<DenyReason>,
-    facts: Partial<Pick<Decision, "claims" | "binding" | "route">> & Pick<Decision, "inbound">,
-  ): void => {
+  const keep = (step: string, denial: Denial<DenyReason>, facts: Reached & Pick<Decision, "inbound">): void => {
     const { reason, detail } = denial;
     const { inbound, claims, binding, route } = facts;
     if (FAILURES.has(reason))
@@ -177,11 +176,14 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const serve = async (request: IncomingMessage, response: ServerResponse, inbound: Inbound): Promise<void> => {
     const began_ms = clock.monotonic_ms();
     const outcome = await decision.run({ inbound, client: new Caller(response), now_ms: clock.now_ms() });
-    if (outcome.denial !== undefined) {
-      const { denial, step, facts } = outcome;
+    const denied = (step: string, denial: Denial<DenyReason>, facts: Reached): void => {
+      facts.place?.release(); // now, not when the caller has read its answer
       count(denial.reason);
       keep(step, denial, { ...facts, inbound });
       refuse(request, response, denial.reason, inbound.request_id, denial.extra);
+    };
+    if (outcome.denial !== undefined) {
+      denied(outcome.step, outcome.denial, outcome.facts);
       return;
     }
     const { facts } = outcome;
@@ -190,9 +192,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     const state = authorityOf(revocations, facts.claims.zone_id, facts.cut_by);
     const denial = notRevoked.run(state) ?? revocationFresh.run(state);
     if (denial !== undefined) {
-      count(denial.reason);
-      keep("forward", denial, facts);
-      refuse(request, response, denial.reason, inbound.request_id);
+      denied("forward", denial, facts);
       return;
     }
     counters.requests_allowed.inc();

@@ -22,6 +22,7 @@ const problem = (
 });
 
 const AWAY = "A part that this call needs is unavailable. Try again.";
+const LEDGER_SHARE = "The ledger is near full, and this zone has filled more than its share of it. Try again later.";
 const INVALID = "The token is not valid here. Get a new one.";
 
 /** Reasons for which a call ends outside of the decision: at the door, on the way to the upstream, in the middle. */
@@ -34,10 +35,7 @@ export type FlowReason =
   | "body_too_large"
   | "upstream_failed"
   | "upstream_interim_excess"
-  | "upstream_timeout"
-  | "upstream_busy"
-  | "upstream_zone_busy"
-  | "upstream_client_busy";
+  | "upstream_timeout";
 
 /** Each reason → its answer. A reason without one does not compile. */
 export const problems = {
@@ -135,6 +133,13 @@ export const problems = {
     "The application has used up its calls for now. Try again later.",
     "denials_rate_limited",
   ),
+  policy_units_exhausted: problem(
+    429,
+    "RateLimited",
+    "The zone's policies have used up what they may spend a second. Try again later.",
+    "denials_rate_limited",
+  ),
+  ledger_share_at_sts: problem(503, "TemporarilyUnavailable", LEDGER_SHARE),
   session_over: problem(401, "InvalidToken", "The token's session is over. Get a new token.", "denials_policy"),
   session_revoked_at_sts: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   token_refused_by_sts: problem(401, "InvalidToken", INVALID, "denials_policy"),
@@ -160,7 +165,7 @@ export const problems = {
   mandate_used: problem(
     401,
     "InvalidToken",
-    "This mandate was used before; each is for one call.",
+    "This mandate was used before, or is being used; each is for one call.",
     "denials_jti_replay",
   ),
   mandate_may_be_used: problem(
@@ -172,11 +177,7 @@ export const problems = {
   marks_unavailable: problem(503, "TemporarilyUnavailable", AWAY, "marks_errors"), // no replay: nothing is known of it
 
   ledger_unavailable: problem(503, "TemporarilyUnavailable", AWAY),
-  ledger_share: problem(
-    503,
-    "TemporarilyUnavailable",
-    "The ledger is near full, and this zone has filled more than its share of it. Try again later.",
-  ),
+  ledger_share: problem(503, "TemporarilyUnavailable", LEDGER_SHARE),
 
   revoked_on_the_way: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   expired_on_the_way: problem(401, "CredentialExpired", "The token's session has ended. Get a new token."),
@@ -217,11 +218,13 @@ export const IN_THE_STS_LEDGER: ReadonlySet<Reason> = new Set<Reason>([
   "policy_not_evaluated",
   "step_up_required",
   "rate_limited",
+  "policy_units_exhausted",
+  "ledger_share_at_sts",
   "session_over",
   "session_revoked_at_sts",
   "token_refused_by_sts",
   "sts_busy",
 ]);
 
-/** The STS's reasons behind which it knows no client, and so only counts: the Gateway does know the caller, and writes. */
+/** The STS's reasons for which it knows no client, and so only counts: the Gateway does know the caller, and writes. */
 export const COUNTED_AT_THE_STS: ReadonlySet<string> = new Set(["zone_unavailable", "application_unknown"]);

@@ -13,6 +13,7 @@ export type ShareBound = "process" | "zone" | "client";
 
 /** A place that is held. `release` gives it back; a second one does nothing. */
 export type Share = { readonly ok: true; release(): void };
+/** Which bound stands against it. */
 export type NoShare = { readonly ok: false; readonly bound: ShareBound };
 
 export type Shares = {

@@ -1,4 +1,5 @@
 import type { Readable } from "node:stream";
+import type { NoShare, Share } from "../kernel/shares.ts";
 
 /**
  * Why a target may not be called. The last three are no judgement: there is no address to judge, or as many names are
@@ -44,9 +45,6 @@ export type Egress = {
 
 /** A call of an upstream as it goes out. `path`: origin-form, with its query. `headers`: name, value, name, value, …. */
 export type UpstreamCall = {
-  /** Whose it is: each zone, and each client in it, has a share of what may run at one upstream. */
-  readonly zone_id: string;
-  readonly client_id: string;
   readonly method: string;
   readonly path: string;
   readonly headers: readonly string[];
@@ -54,11 +52,8 @@ export type UpstreamCall = {
   readonly body: Buffer | Readable | null;
 };
 
-/**
- * `timeout`: no connection in time. `busy`: as many calls run at this upstream as may, or of this zone, or of this client;
- * nothing was sent.
- */
-export type UpstreamFailure = "timeout" | "busy" | "zone_busy" | "client_busy" | "failed" | "aborted";
+/** `timeout`: no connection in time. */
+export type UpstreamFailure = "timeout" | "failed" | "aborted";
 
 /** What comes back. No call follows `onEnd` or `onError`, and one of the two always comes. */
 export type UpstreamEvents = {
@@ -81,11 +76,24 @@ export type RunningUpstreamCall = {
 };
 
 /**
+ * A place among the calls of one upstream, for one call. It is given back when the call has ended, or by `release` where
+ * none was made by it; once a call is made, `release` does nothing.
+ */
+export type UpstreamPlace = Share & {
+  /** Sends the call. Throws where the place was given back or used before. */
+  call(call: UpstreamCall, events: UpstreamEvents): RunningUpstreamCall;
+};
+
+/**
  * Calls checked targets, and dials the address that was checked, nothing else. TLS is verified against the target's name.
  * A call is sent at most once. No limits of time but for connecting: those are the caller's, by `abort`.
  */
 export type Upstreams = {
-  call(target: EgressTarget, call: UpstreamCall, events: UpstreamEvents): RunningUpstreamCall;
+  /**
+   * A place for a call of the client in the zone, or whose bound stands against it: each zone, and each client in it, has a
+   * share of what may run at one upstream. Nothing is sent by it.
+   */
+  place(target: EgressTarget, zone_id: string, client_id: string): UpstreamPlace | NoShare;
   /** Ends idle connections at once and running calls. */
   close(): Promise<void>;
 };

@@ -191,6 +191,17 @@ describe("what belongs to a resource alone", () => {
     assert.equal(lastCookie(), "a=1");
   });
 
+  it("a cookie named __Host- does not pass: with a Path of its own it would be none", async () => {
+    const prefix = `/r/${ZONE}/${RESOURCE_ID}`;
+    const names = ["__Host-sid=1", "__hOST-sid=2", "=__Host-sid=3", "__Host-sid", " __Host-sid=5"];
+    rig.upstream((_request, response) => {
+      response.setHeader("set-cookie", [...names.map((name) => `${name}; Secure; Path=/`), "__Secure-sid=6; Secure"]);
+      response.end();
+    });
+    const answer = await fetch(`${rig.url}${prefix}/x`, { headers: { authorization: `Bearer ${rig.ambient()}` } });
+    assert.deepEqual(answer.headers.getSetCookie(), [`__Secure-sid=6; Secure; Path=${prefix}`]);
+  });
+
   it("orders to a front proxy do not pass", async () => {
     const answer = await rig.call("/");
     for (const name of answer.headers.keys()) assert.doesNotMatch(name, /^x-(?:accel|sendfile|reproxy)/);
@@ -241,6 +252,15 @@ describe("a mandate for one call", () => {
     assert.equal(allowed(), before_rows);
   });
 
+  it("that comes many times at once leaves one row of a call that passed", async () => {
+    const token = rig.mandate();
+    const allowed = (): number => rig.drafts.filter(({ decision }) => decision === "allow").length;
+    const before_rows = allowed();
+    const answers = await Promise.all(Array.from({ length: 5 }, () => rig.call("/", { token })));
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [200, 401, 401, 401, 401]);
+    assert.equal(allowed(), before_rows + 1);
+  });
+
   it("that can't be marked is a failure of a part, and no replay", async () => {
     const broken = await createRig({
       marks: { once: () => Promise.reject(new Error("Redis is down")), prime: async () => undefined },
@@ -257,7 +277,7 @@ describe("a mandate for one call", () => {
 
 describe("a call that fails unexpectedly", () => {
   it("is answered under the request id that the STS had", async () => {
-    const rig = await createRig({ upstreams: { call: () => assert.fail("broken"), close: async () => undefined } });
+    const rig = await createRig({ upstreams: { place: () => assert.fail("broken"), close: async () => undefined } });
     try {
       const answer = await rig.call("/");
       assert.equal(answer.status, 500);

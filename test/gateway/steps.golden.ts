@@ -18,6 +18,7 @@ export const GATEWAY_STEPS = [
   "unused",
   "exchange",
   "upstream_allowed",
+  "upstream_place",
   "written",
   "single_use",
 ] as const;

@@ -1,13 +1,14 @@
 import type { Socket } from "node:net";
 import { LRUCache } from "lru-cache";
 import { Client, type Dispatcher, Pool } from "undici";
-import { createShares, type Share, type ShareBound, type ShareOptions, type Shares } from "../../kernel/shares.ts";
+import { createShares, type NoShare, type Share, type ShareOptions, type Shares } from "../../kernel/shares.ts";
 import type {
   EgressTarget,
   RunningUpstreamCall,
   UpstreamCall,
   UpstreamEvents,
   UpstreamFailure,
+  UpstreamPlace,
   Upstreams,
 } from "../../ports/egress.ts";
 import { createDial } from "./dial.ts";
@@ -27,13 +28,8 @@ const MAX_POOLS = 512;
 /** Below the 5 s after which Node's servers close an idle connection, so that a call rarely meets a closing one. */
 const KEEP_ALIVE_MS = 4_000;
 
-type Entry = { readonly pool: Pool; readonly origin: string };
-
-const FULL: Readonly<Record<ShareBound, UpstreamFailure>> = {
-  process: "busy",
-  zone: "zone_busy",
-  client: "client_busy",
-};
+/** The process is stopping. */
+const STOPPING: NoShare = { ok: false, bound: "process" };
 
 const TIMEOUTS: ReadonlySet<string> = new Set(["UND_ERR_CONNECT_TIMEOUT", "ETIMEDOUT"]);
 
@@ -72,8 +68,6 @@ class Line extends Client {
   }
 }
 
-const NOT_SENT: RunningUpstreamCall = { abort: () => undefined };
-
 /**
  * One undici pool for each origin *and* its addresses: the connector can dial only those that were checked, under the
  * target's own name for Host and TLS. No pipelining (an answer that streams would hold up those behind it), no retries
@@ -94,12 +88,12 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
       () => retired.delete(pool),
     );
   };
-  const pools = new LRUCache<string, Entry>({ max: MAX_POOLS, dispose: ({ pool }) => retire(pool) });
+  const pools = new LRUCache<string, Pool>({ max: MAX_POOLS, dispose: retire });
 
-  const open = (target: EgressTarget): Entry => {
+  const open = (target: EgressTarget): Pool => {
     const { connect_timeout_ms, ca } = options;
     const dial = createDial(target, { connect_timeout_ms, ca, wanted: () => !closed });
-    const pool = new Pool(target.origin, {
+    return new Pool(target.origin, {
       connections: limits.limit,
       pipelining: 1,
       headersTimeout: 0,
@@ -118,10 +112,9 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
         return line;
       },
     });
-    return { pool, origin: target.origin };
   };
 
-  const entryOf = (target: EgressTarget): Entry => {
+  const poolOf = (target: EgressTarget): Pool => {
     const key = `${target.origin}|${target.addresses.join()}`;
     const known = pools.get(key);
     if (known !== undefined) return known;
@@ -137,43 +130,43 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
     origins.set(origin, made);
     return made;
   };
-  const onLeft = ({ origin }: Entry): void => {
-    if (origins.get(origin)?.held === 0) origins.delete(origin);
+  const room: Room = {
+    poolOf: (target) => (closed ? undefined : poolOf(target)),
+    left({ origin }) {
+      if (origins.get(origin)?.held === 0) origins.delete(origin);
+    },
   };
 
   return {
-    call(target, call, events) {
-      if (closed) {
-        events.onError("busy", "the process is stopping");
-        return NOT_SENT;
-      }
-      const share = sharesOf(target.origin).take(call.zone_id, call.client_id);
-      if (!share.ok) {
-        events.onError(FULL[share.bound], `as many calls of ${target.origin} run as may (${share.bound})`);
-        return NOT_SENT;
-      }
-      const sending = new Sending(entryOf(target), share, events, onLeft);
-      sending.send(call);
-      return sending;
+    place(target, zone_id, client_id) {
+      if (closed) return STOPPING;
+      const share = sharesOf(target.origin).take(zone_id, client_id);
+      return share.ok ? new Sending(room, target, share) : share;
     },
     async close() {
       closed = true;
-      const all = [...[...pools.values()].map(({ pool }) => pool), ...retired];
+      const all = [...pools.values(), ...retired];
       await Promise.all(all.map((pool) => pool.destroy().catch(() => undefined)));
       pools.clear();
     },
   };
 };
 
+/** What a call needs of where it was made. `poolOf`: undefined once all is closed. */
+type Room = { poolOf(target: EgressTarget): Pool | undefined; left(target: EgressTarget): void };
+
 /**
- * undici's handler in its raw form: header names and values as bytes, no object of headers built and thrown away. One
- * object for each call, with its methods on the class: a handful of closures for each costs several times as much.
+ * A place, then the call that goes by it. undici's handler in its raw form: header names and values as bytes, no object of
+ * headers built and thrown away. One object for each call, with its methods on the class: a handful of closures for each
+ * costs several times as much.
  */
-class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
-  private readonly entry: Entry;
+class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall, UpstreamPlace {
+  readonly ok = true;
+  private readonly room: Room;
+  private readonly target: EgressTarget;
   private readonly share: Share;
-  private readonly events: UpstreamEvents;
-  private readonly onLeft: (entry: Entry) => void;
+  /** From the call on: whoever made it hears of it. */
+  private events: UpstreamEvents | undefined = undefined;
   /** The connection that it was given to. */
   line: Line | undefined = undefined;
   private cancel: ((error: Error) => void) | undefined = undefined;
@@ -183,20 +176,30 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   private told = false;
   private left = false;
 
-  constructor(entry: Entry, share: Share, events: UpstreamEvents, onLeft: (entry: Entry) => void) {
-    this.entry = entry;
+  constructor(room: Room, target: EgressTarget, share: Share) {
+    this.room = room;
+    this.target = target;
     this.share = share;
-    this.events = events;
-    this.onLeft = onLeft;
   }
 
-  send({ method, path, headers, body }: UpstreamCall): void {
+  release(): void {
+    if (this.events === undefined) this.leave();
+  }
+
+  call({ method, path, headers, body }: UpstreamCall, events: UpstreamEvents): RunningUpstreamCall {
+    if (this.left || this.events !== undefined)
+      throw new Error("a place at an upstream serves one call, while it is held");
+    this.events = events;
     try {
-      this.entry.pool.dispatch({ method, path, headers: headers as string[], body }, this);
+      // Asked for now: a pool that was found earlier may have been pushed out since.
+      const pool = this.room.poolOf(this.target);
+      if (pool === undefined) throw new Error("the process is stopping");
+      pool.dispatch({ method, path, headers: headers as string[], body }, this);
     } catch (error) {
       this.leave();
       this.fail(error instanceof Error ? error : new Error(String(error)));
     }
+    return this;
   }
 
   abort(): void {
@@ -216,16 +219,16 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
   }
 
   onHeaders(status: number, raw: Buffer[], resume: () => void): boolean {
-    if (status < 200) this.events.onInformation(status, texts(raw));
+    if (status < 200) this.events?.onInformation(status, texts(raw));
     else {
       this.goOn = resume;
-      this.events.onHeaders(status, texts(raw), resume);
+      this.events?.onHeaders(status, texts(raw), resume);
     }
     return true;
   }
 
   onData(chunk: Buffer): boolean {
-    return this.events.onData(chunk) || this.ending;
+    return this.events?.onData(chunk) === true || this.ending;
   }
 
   /** The upstream has said all that it will say: nothing is gained by a pause any more. */
@@ -239,7 +242,7 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
     if (this.aborted) this.fail(new Aborted());
     if (this.told) return;
     this.told = true;
-    this.events.onEnd(trailers === null ? [] : texts(trailers as unknown as readonly Buffer[]));
+    this.events?.onEnd(trailers === null ? [] : texts(trailers as unknown as readonly Buffer[]));
   }
 
   onError(error: Error): void {
@@ -252,14 +255,14 @@ class Sending implements Dispatcher.DispatchHandler, RunningUpstreamCall {
     if (this.left) return;
     this.left = true;
     this.share.release();
-    this.onLeft(this.entry);
+    this.room.left(this.target);
     if (this.line?.sending === this) this.line.sending = undefined; // an idle connection holds nothing of its last call
   }
 
   private fail(error: Error): void {
     if (this.told) return;
     this.told = true;
-    if (this.aborted) this.events.onError("aborted", "ended by the caller");
-    else this.events.onError(failureOf(error), error.message);
+    if (this.aborted) this.events?.onError("aborted", "ended by the caller");
+    else this.events?.onError(failureOf(error), error.message);
   }
 }

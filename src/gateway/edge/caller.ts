@@ -6,7 +6,7 @@ import type { Client, Watcher } from "../facts.ts";
 export class Caller implements Client {
   private readonly response: ServerResponse;
   private watcher: Watcher | undefined;
-  private share: Share | undefined = undefined;
+  private readonly held: Share[] = [];
 
   constructor(response: ServerResponse) {
     this.response = response;
@@ -17,7 +17,7 @@ export class Caller implements Client {
 
   private close(): void {
     const { watcher } = this;
-    this.share?.release();
+    for (const share of this.held) share.release();
     this.watcher = undefined;
     watcher?.closed();
   }
@@ -43,7 +43,7 @@ export class Caller implements Client {
 
   hold(share: Share): void {
     if (this.gone()) share.release();
-    else this.share = share;
+    else this.held.push(share);
   }
 
   whenClosed(watcher: Watcher | undefined): void {

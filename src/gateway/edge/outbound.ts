@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import type { TLSSocket } from "node:tls";
-import type { Inbound, Passage, Route } from "../facts.ts";
+import type { Credential, Inbound, Passage, Route } from "../facts.ts";
 import { Gather, GATHER_BYTES, Pace } from "../passage/gather.ts";
 import { asCgiReads } from "./header-name.ts";
 import { rewriteLocation } from "./path.ts";
@@ -13,6 +13,12 @@ const addressOf = (request: IncomingMessage): string => {
   return address.startsWith(MAPPED) ? address.slice(MAPPED.length) : address;
 };
 
+/** The one `Authorization` that each kind of credential goes as. */
+const AUTHORIZATION: { readonly [K in Credential["kind"]]: (credential: Extract<Credential, { kind: K }>) => string } =
+  {
+    mandate: ({ token }) => `Bearer ${token}`,
+  };
+
 /**
  * What the upstream is sent: the client's headers without those that end here or speak in our name, then ours. Exactly
  * one `Authorization`; `Host` is the upstream's own and is written by the dialler. Ours are put behind the client's in
@@ -21,7 +27,7 @@ const addressOf = (request: IncomingMessage): string => {
 export const requestHeaders = (
   request: IncomingMessage,
   inbound: Inbound,
-  { mandate, route }: Pick<Passage, "mandate"> & { readonly route: Route },
+  { credential, route }: Pick<Passage, "credential"> & { readonly route: Route },
   length: number | undefined,
 ): string[] => {
   const { headers, host } = inbound;
@@ -29,7 +35,7 @@ export const requestHeaders = (
   if (route.by_path !== undefined) for (const cookie of inbound.cookies) headers.push("cookie", cookie);
   headers.push(
     "authorization",
-    `Bearer ${mandate}`,
+    AUTHORIZATION[credential.kind](credential),
     "x-request-id",
     inbound.request_id,
     "traceparent",
@@ -167,11 +173,16 @@ const ENDS_HERE_FROM: readonly string[] = ["x-caracal-", "x-accel-", "x-reproxy-
 const endsHere = (lower: string): boolean =>
   ENDS_HERE.has(lower) || (lower.startsWith("x-") && ENDS_HERE_FROM.some((start) => lower.startsWith(start)));
 
+/** RFC 6265bis, 4.1.3: a name, in any case, or the value of a cookie without one, which some readers take for it. */
+const HOST_COOKIE = /^[ \t]*=?[ \t]*__host-/i;
+
 /**
  * An upstream's cookie belongs to its resource: it comes back to the path form's prefix alone, whatever `Path` and `Domain`
- * say. Attributes as in RFC 6265, 5.2: what is set last counts, so theirs go and ours is the only one.
+ * say. Attributes as in RFC 6265, 5.2: what is set last counts, so theirs go and ours is the only one. Undefined for one
+ * that is named `__Host-…`: it is only valid with `Path=/`, and a name without the prefix could be another cookie's.
  */
-export const ownCookie = (value: string, prefix: string): string => {
+export const ownCookie = (value: string, prefix: string): string | undefined => {
+  if (HOST_COOKIE.test(value)) return undefined;
   const [pair, ...attributes] = value.split(";");
   const kept = attributes.filter((text) => !/^[ \t]*(?:path|domain)[ \t]*(?:=|$)/i.test(text));
   return [pair, ...kept, ` Path=${prefix}`].join(";");
@@ -217,7 +228,9 @@ export const answerHeaders = (
       has_length = true;
     } else if (lower === "set-cookie") {
       if (prefix === "") continue; // by header form it would go to every other resource as well
-      value = ownCookie(value, prefix);
+      const own = ownCookie(value, prefix);
+      if (own === undefined) continue;
+      value = own;
     } else if (lower === "content-type") endless = value.toLowerCase().startsWith("text/event-stream");
     else if (lower === "location") value = rewriteLocation(value, upstream, asked, prefix);
     headers.push(name, value);

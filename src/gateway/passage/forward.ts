@@ -4,7 +4,7 @@ import { Readable } from "node:stream";
 import { type AuthorityIds, type Revocations, revokedBy } from "../../domain/revocation.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
-import type { RunningUpstreamCall, UpstreamEvents, UpstreamFailure, Upstreams } from "../../ports/egress.ts";
+import type { RunningUpstreamCall, UpstreamEvents, UpstreamFailure } from "../../ports/egress.ts";
 import { refuse } from "../edge/answers.ts";
 import { REVOCATION_MAX_AGE_MS } from "../authority.ts";
 import { createRunningCalls, type RunningCall, type RunningCalls } from "./calls.ts";
@@ -19,7 +19,6 @@ import { upstreamPath } from "../edge/path.ts";
 import { problems, type Reason } from "../problems.ts";
 
 export type ForwardDeps = {
-  readonly upstreams: Upstreams;
   readonly revocations: Revocations;
   readonly ledger: Ledger;
   readonly counters: Counters;
@@ -60,9 +59,6 @@ const REVOKED_TRAILER = "X-Caracal-Revoked";
 
 const FAILURES: Readonly<Record<Exclude<UpstreamFailure, "aborted">, Reason>> = {
   timeout: "upstream_timeout",
-  busy: "upstream_busy",
-  zone_busy: "upstream_zone_busy",
-  client_busy: "upstream_client_busy",
   failed: "upstream_failed",
 };
 
@@ -194,9 +190,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     flow.limits.watch(this);
     if (this.over) return;
     const headers = requestHeaders(request, inbound, decision, length);
-    const { zone_id, client_id } = decision.claims;
-    const call = { zone_id, client_id, method: inbound.method, path: this.asked, headers, body };
-    this.upstream_call = flow.upstreams.call(decision.target, call, this);
+    this.upstream_call = decision.place.call({ method: inbound.method, path: this.asked, headers, body }, this);
     if (this.over) this.upstream_call.abort(); // it ended before `call` returned
   }
 

@@ -4,7 +4,7 @@ import { Cancelling } from "../../kernel/cancel.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { type Denial, type DenialExtra, deny, load } from "../../kernel/pipeline.ts";
 import { type Sts, StsTimeout } from "../../ports/sts.ts";
-import type { Binding, Claims, Client, Passage, Route, Start, Watcher } from "../facts.ts";
+import type { Binding, Claims, Client, Credential, Passage, Route, Start, Watcher } from "../facts.ts";
 import { createLimits, type Limited, type Limits } from "../limits.ts";
 import { LinkedList, type Place } from "../../kernel/linked-list.ts";
 
@@ -13,6 +13,8 @@ type Refusal =
   | "policy_not_evaluated"
   | "step_up_required"
   | "rate_limited"
+  | "policy_units_exhausted"
+  | "ledger_share_at_sts"
   | "session_over"
   | "session_revoked_at_sts"
   | "token_refused_by_sts"
@@ -30,7 +32,7 @@ const BY_ERROR: Readonly<Record<string, Refusal>> = {
   interaction_required: "step_up_required",
 };
 
-/** A token or session that the STS, which knows first, does not take any more: the caller needs another token. */
+/** Reasons that say more than the status does. First, a token or session that the STS, which knows first, does not take any more. */
 const BY_REASON: Readonly<Record<string, Refusal>> = {
   session_revoked: "session_revoked_at_sts",
   session_expired: "session_over",
@@ -48,13 +50,18 @@ const BY_REASON: Readonly<Record<string, Refusal>> = {
   form_too_large: "policy_denied",
   policy_input_too_large: "policy_denied",
   token_too_long: "policy_denied",
+  // Whose share of what is used up: another answer than that a part is away, or that the application called too often.
+  policy_units_exhausted: "policy_units_exhausted",
+  ledger_share: "ledger_share_at_sts",
 };
 
 const refusalOf = (status: number, error: string, reason: string): Refusal => {
+  const known = Object.hasOwn(BY_REASON, reason) ? BY_REASON[reason] : undefined;
+  if (known !== undefined) return known;
   if (status === 429) return "rate_limited";
   if (status === 503) return "sts_busy";
   if (status >= 500) return "sts_failed";
-  return BY_REASON[reason] ?? BY_ERROR[error] ?? "sts_failed";
+  return BY_ERROR[error] ?? "sts_failed";
 };
 
 /** The STS's no, in its own words: its reason, and what the policy's author says to the caller. */
@@ -92,6 +99,13 @@ const idsOf = (grant: GatewayGrant): AuthorityIds => ({
   grant_id: grant.grant_id,
 });
 
+type AuthMode = GatewayGrant["upstreams"][string]["auth_mode"];
+
+/** What the STS says of how the upstream is to be called → what goes there. */
+const CREDENTIALS: Readonly<Record<AuthMode, (access_token: string) => Credential>> = {
+  caracal_jwt: (token) => ({ kind: "mandate", token }),
+};
+
 /** What an allowed exchange lets through. An answer that lacks what was agreed on is the STS's failure, not an allow. */
 const passageOf = (answer: ExchangeAnswer & { ok: true }, binding: Binding): Passage | Denial<Refusal> => {
   const { body } = answer;
@@ -100,8 +114,9 @@ const passageOf = (answer: ExchangeAnswer & { ok: true }, binding: Binding): Pas
   if (directive === undefined) return deny("sts_failed", "its answer does not say how the upstream is to be called");
   const upstream = directive.url === binding.upstream.href ? binding.upstream : parsedUrl(directive.url);
   if (upstream === undefined) return deny("sts_failed", "its answer holds no URL");
-  const { access_token: mandate, auth_exp, decision_id } = body;
-  return { mandate, upstream, cut_by: idsOf(body), auth_exp, decision_id };
+  const { access_token, auth_exp, decision_id } = body;
+  const credential = CREDENTIALS[directive.auth_mode](access_token);
+  return { credential, upstream, cut_by: idsOf(body), auth_exp, decision_id };
 };
 
 type Result = Passage | Denial<Refusal>;
@@ -185,7 +200,8 @@ export const exchange = (deps: { readonly sts: Sts; readonly clock: Clock; reado
     const { inbound, claims, binding, route, client, token, scope } = facts;
     if (claims.use === "per_call") {
       const { auth_exp } = claims;
-      return { mandate: token, upstream: binding.upstream, cut_by: claims, auth_exp, decision_id: undefined };
+      const credential = CREDENTIALS.caracal_jwt(token);
+      return { credential, upstream: binding.upstream, cut_by: claims, auth_exp, decision_id: undefined };
     }
     const request: GatewayExchange = {
       zone_id: claims.zone_id,

@@ -12,6 +12,7 @@ import { createServer as createTlsServer } from "node:tls";
 import { createEgress, createUpstreams } from "../../../src/adapters/egress/index.ts";
 import { systemClock } from "../../../src/kernel/clock.ts";
 import type { EgressTarget, RunningUpstreamCall, UpstreamFailure, Upstreams } from "../../../src/ports/egress.ts";
+import type { NoShare } from "../../../src/kernel/shares.ts";
 import { makeCertificates } from "../../support/certificates.ts";
 import { eventually } from "../../support/eventually.ts";
 
@@ -66,14 +67,24 @@ const targetOf = async (url: string, ...addresses: readonly string[]): Promise<E
   return target;
 };
 
-type Result = { status?: number; headers?: readonly string[]; body: string; failure?: UpstreamFailure };
+/** `failure`: also the bound that stood against a place. */
+type Result = {
+  status?: number;
+  headers?: readonly string[];
+  body: string;
+  failure?: UpstreamFailure | NoShare["bound"];
+};
 const run = (of: Upstreams, target: EgressTarget, zone_id = "zone", client_id = "client") => {
   const result: Result = { body: "" };
   let call: RunningUpstreamCall | undefined;
   const done = new Promise<Result>((resolve) => {
-    call = of.call(
-      target,
-      { zone_id, client_id, method: "GET", path: "/", headers: [], body: null },
+    const place = of.place(target, zone_id, client_id);
+    if (!place.ok) {
+      resolve({ body: "", failure: place.bound });
+      return;
+    }
+    call = place.call(
+      { method: "GET", path: "/", headers: [], body: null },
       {
         onInformation: () => undefined,
         onHeaders: (status, headers) => Object.assign(result, { status, headers }),
@@ -103,9 +114,10 @@ const runPaused = async (
   let body = "";
   let paused = false;
   return new Promise<Result>((resolve) => {
-    const call: RunningUpstreamCall = of.call(
-      target,
-      { zone_id: "zone", client_id: "client", method: "GET", path: "/", headers: [], body: null },
+    const place = of.place(target, "zone", "client");
+    assert.ok(place.ok);
+    const call: RunningUpstreamCall = place.call(
+      { method: "GET", path: "/", headers: [], body: null },
       {
         onInformation: () => undefined,
         onHeaders: (_status, _headers, resume) => (goOn = resume),
@@ -227,20 +239,43 @@ describe("an upstream's pool", () => {
     };
     const refused = async (zone: string, client: string) => (await run(of, target, zone, client).done).failure;
     for (let at = 0; at < 4; at += 1) await opens("a", "greedy");
-    assert.equal(await refused("a", "greedy"), "client_busy");
+    assert.equal(await refused("a", "greedy"), "client");
     await opens("a", "second");
     await opens("a", "third");
-    assert.equal(await refused("a", "fourth"), "zone_busy");
+    assert.equal(await refused("a", "fourth"), "zone");
     await opens("b", "greedy");
     await opens("c", "one");
-    assert.equal(await refused("d", "one"), "busy");
+    assert.equal(await refused("d", "one"), "process");
     const elsewhere = await targetOf(`http://localhost:${port}/`);
     const other = run(of, elsewhere, "a", "greedy");
     await eventually(() => other.result.body === "open"); // another upstream has a bound of its own
     open[0]?.abort();
     await open[0]?.done;
     await opens("a", "greedy");
-    assert.equal(await refused("a", "greedy"), "client_busy");
+    assert.equal(await refused("a", "greedy"), "client");
+  });
+
+  it("holds a place from the moment it is given, until it is given back or its call has ended", async () => {
+    const port = await serve((_request, response) => response.end("here"));
+    const of = upstreams(2);
+    const target = await targetOf(`http://127.0.0.1:${port}/`);
+    const place = of.place(target, "zone", "client");
+    assert.ok(place.ok);
+    assert.equal((await run(of, target).done).failure, "client");
+    place.release();
+    place.release();
+    assert.equal((await run(of, target).done).body, "here");
+    const first = of.place(target, "zone", "client");
+    assert.ok(first.ok);
+    const call = { method: "GET", path: "/", headers: [], body: null };
+    const silent = { onInformation() {}, onHeaders() {}, onData: () => true, onEnd() {}, onError() {} };
+    const ended = new Promise<void>((resolve) => first.call(call, { ...silent, onEnd: () => resolve() }));
+    first.release();
+    assert.equal((await run(of, target).done).failure, "client", "a call goes by it");
+    assert.throws(() => first.call(call, silent), "it serves one call");
+    assert.throws(() => place.call(call, silent), "it was given back");
+    await ended;
+    assert.equal((await run(of, target).done).body, "here");
   });
 
   it("counts a name's calls over all addresses that it had, and forgets what has ended", async () => {
@@ -249,7 +284,7 @@ describe("an upstream's pool", () => {
     const open = run(of, await targetOf(`http://moving.invalid:${port}/`, "127.0.0.1"));
     await eventually(() => open.result.body === "open");
     const moved = await targetOf(`http://moving.invalid:${port}/`, "127.0.0.2", "127.0.0.1");
-    assert.equal((await run(of, moved).done).failure, "client_busy");
+    assert.equal((await run(of, moved).done).failure, "client");
     open.abort();
     await open.done;
     for (let at = 0; at < 5; at += 1) {
@@ -279,7 +314,7 @@ describe("an upstream's pool", () => {
     await eventually(() => call.result.body === "open");
     await of.close();
     assert.equal((await call.done).failure, "failed");
-    assert.equal((await run(of, await targetOf(`http://127.0.0.1:${port}/`)).done).failure, "busy");
+    assert.equal((await run(of, await targetOf(`http://127.0.0.1:${port}/`)).done).failure, "process");
   });
 
   const HEAD = "HTTP/1.1 200 OK\r\n";
