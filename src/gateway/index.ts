@@ -20,6 +20,7 @@ import { Caller } from "./edge/caller.ts";
 import { createCounters } from "./counters.ts";
 import { type Decision, decide, type DenyReason } from "./decide.ts";
 import { createForwarder } from "./passage/forward.ts";
+import { Tap } from "./passage/tap.ts";
 import { type Inbound, readInbound } from "./edge/inbound.ts";
 import { createZoneKeys } from "./known/keys.ts";
 import { createLedger } from "./ledger.ts";
@@ -175,7 +176,14 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
 
   const serve = async (request: IncomingMessage, response: ServerResponse, inbound: Inbound): Promise<void> => {
     const began_ms = clock.monotonic_ms();
-    const outcome = await decision.run({ inbound, client: new Caller(response), now_ms: clock.now_ms() });
+    const tap = new Tap(request);
+    if (inbound.chunked) tap.close(); // else what comes meanwhile is buffered chunk by chunk
+    let outcome: Awaited<ReturnType<typeof decision.run>>;
+    try {
+      outcome = await decision.run({ inbound, client: new Caller(response), now_ms: clock.now_ms() });
+    } finally {
+      tap.open();
+    }
     const denied = (step: string, denial: Denial<DenyReason>, facts: Reached): void => {
       facts.place?.release(); // now, not when the caller has read its answer
       count(denial.reason);
@@ -196,7 +204,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
       return;
     }
     counters.requests_allowed.inc();
-    forwarder.pass(request, response, facts, began_ms);
+    forwarder.pass(request, response, facts, began_ms, tap);
   };
 
   const fail = (request: IncomingMessage, response: ServerResponse, request_id: string, error: unknown): void => {

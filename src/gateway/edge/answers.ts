@@ -9,6 +9,8 @@ const READ_ON_BYTES = 64 * 1024;
 /** And of a longer one so much, so that a caller that is still writing gets to read its answer; then it is closed. */
 const LINGER_BYTES = 512 * 1024;
 const LINGER_MS = 1_000;
+/** What a chunk counts at least: one byte in a chunk of its own is a hundred times the work. */
+const CHUNK_BYTES = 64;
 
 const bodyOf = (problem: GatewayProblem, reason: Reason, request_id: string, extra: DenialExtra | undefined): string =>
   JSON.stringify({
@@ -66,7 +68,7 @@ const endLingering = (request: IncomingMessage, response: ServerResponse): void 
     if (!response.writableEnded) response.end();
   };
   const count = (chunk: Buffer): void => {
-    left -= chunk.byteLength;
+    left -= Math.max(chunk.byteLength, CHUNK_BYTES);
     if (left < 0) end();
   };
   request.on("data", count);

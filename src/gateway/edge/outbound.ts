@@ -1,8 +1,6 @@
 import type { IncomingMessage } from "node:http";
-import { Readable } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { Credential, Inbound, Passage, Route } from "../facts.ts";
-import { Gather, GATHER_BYTES, Pace } from "../passage/gather.ts";
 import { asCgiReads } from "./header-name.ts";
 import { rewriteLocation } from "./path.ts";
 
@@ -48,102 +46,6 @@ export const requestHeaders = (
   if (host !== "") headers.push("x-forwarded-host", host);
   if (length !== undefined) headers.push("content-length", String(length));
   return headers;
-};
-
-/** A body that is here already, a body that is still coming, or none. `length`: for a body that is still coming. */
-export type Outgoing = { readonly body: Buffer | Readable | null; readonly length: number | undefined };
-
-const NO_BODY: Outgoing = { body: null, length: undefined };
-
-export type Upload = { readonly max_bytes: number; onBytes(): void; onTooLarge(): void };
-
-/**
- * A small body has come in whole while the call was decided on: it goes out in one piece, with its length. Any other is
- * streamed with back-pressure, and counted: past the limit the call ends before the upstream sees the end of it.
- */
-export const outgoingBody = (request: IncomingMessage, inbound: Inbound, upload: Upload): Outgoing => {
-  if (!inbound.chunked && (inbound.content_length ?? 0) === 0) return NO_BODY;
-  if (request.complete && request.readableLength <= upload.max_bytes) {
-    const whole = request.read() as Buffer | null;
-    return { body: whole, length: undefined };
-  }
-  return { body: streamed(request, upload), length: inbound.content_length };
-};
-
-/**
- * The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. The
- * chunks of one turn of the loop go on as one.
- */
-const streamed = (request: IncomingMessage, upload: Upload): Readable => {
-  let bytes = 0;
-  const gathered = new Gather();
-  const pace = new Pace();
-  let flushing = false;
-  let paced: NodeJS.Timeout | undefined;
-  /** The upstream takes no more for now. */
-  let full = false;
-  const body = new Readable({
-    highWaterMark: 64 * 1024,
-    read() {
-      full = false;
-      if (paced === undefined) request.resume();
-    },
-    destroy(error, done) {
-      clearTimeout(paced);
-      gathered.take();
-      if (paced !== undefined) request.resume(); // what is left of it is read by whoever answers
-      request.off("data", onData).off("end", onEnd).off("close", onGone).off("error", onGone);
-      request.on("error", () => undefined); // whatever else happens to it concerns nobody any more
-      done(error);
-    },
-  });
-  const onData = (chunk: Buffer): void => {
-    bytes += chunk.byteLength;
-    if (bytes > upload.max_bytes) {
-      upload.onTooLarge();
-      return;
-    }
-    if (gathered.bytes + chunk.byteLength > GATHER_BYTES) pushGathered();
-    if (chunk.byteLength > GATHER_BYTES) push(chunk);
-    else gather(chunk);
-    const pause_ms = pace.pause_ms(chunk.byteLength);
-    if (pause_ms > 0 && paced === undefined) {
-      request.pause();
-      paced = setTimeout(goOn, pause_ms);
-    }
-  };
-  const gather = (chunk: Buffer): void => {
-    gathered.add(chunk);
-    if (flushing) return;
-    flushing = true;
-    setImmediate(flush); // not nextTick: node:http empties that queue after each chunk of one read
-  };
-  const flush = (): void => {
-    flushing = false;
-    pushGathered();
-  };
-  const push = (chunk: Buffer): void => {
-    upload.onBytes();
-    if (body.push(chunk)) return;
-    full = true;
-    request.pause();
-  };
-  const pushGathered = (): void => {
-    const chunk = gathered.take();
-    if (chunk !== undefined && !body.destroyed) push(chunk);
-  };
-  const goOn = (): void => {
-    paced = undefined;
-    if (!full) request.resume();
-  };
-  const onEnd = (): void => {
-    pushGathered();
-    body.push(null);
-  };
-  const onGone = (): void => void (request.complete || body.destroy(new Error("the client went away")));
-  body.on("error", () => undefined);
-  request.on("data", onData).on("end", onEnd).on("close", onGone).on("error", onGone);
-  return body;
 };
 
 /** What of an answer ends here (RFC 9110, 7.6.1), or would speak in our name, or lead clients past us (`Alt-Svc`). */

@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { Readable } from "node:stream";
 import { type AuthorityIds, type Revocations, revokedBy } from "../../domain/revocation.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
@@ -11,10 +10,13 @@ import { createRunningCalls, type RunningCall, type RunningCalls } from "./calls
 import type { Counters } from "../counters.ts";
 import type { Decision } from "../decide.ts";
 import type { Watcher } from "../facts.ts";
-import { Gather, GATHER_BYTES, Pace } from "./gather.ts";
+import { Gather, GATHER_BYTES } from "./gather.ts";
+import { createPaces, type Pace, type Paces, SMALL_BYTES } from "./pace.ts";
+import type { Tap } from "./tap.ts";
+import { outgoingBody, Upload, type UploadEvents } from "./upload.ts";
 import type { Cut, Ledger } from "../ledger.ts";
 import { createLimits, type Limited, type Limits } from "../limits.ts";
-import { answerHeaders, outgoingBody, passableTrailers, requestHeaders, type Upload } from "../edge/outbound.ts";
+import { answerHeaders, passableTrailers, requestHeaders } from "../edge/outbound.ts";
 import { upstreamPath } from "../edge/path.ts";
 import { problems, type Reason } from "../problems.ts";
 
@@ -34,8 +36,8 @@ export type ForwardDeps = {
 
 /** Takes decided calls to their upstreams and the answers back. */
 export type Forwarder = {
-  /** `began_ms`: when the request came, monotonic. */
-  pass(request: IncomingMessage, response: ServerResponse, decision: Decision, began_ms: number): void;
+  /** `began_ms`: when the request came, monotonic. `tap`: of the request. */
+  pass(request: IncomingMessage, response: ServerResponse, decision: Decision, began_ms: number, tap: Tap): void;
   /** Ends the answers that would not end by themselves; those that will go on. */
   drain(): void;
   readonly running: number;
@@ -82,6 +84,7 @@ const breakOff = (request: IncomingMessage, response: ServerResponse, self_delim
 type Flow = ForwardDeps & {
   readonly running: RunningCalls<ForwardedCall>;
   readonly limits: Limits;
+  readonly paces: Paces;
   /** Answers that do not end by themselves. */
   readonly endless: Set<ForwardedCall>;
   /** Such an answer is not begun any more. */
@@ -118,7 +121,7 @@ const weightOf = (raw: readonly string[]): number => raw.reduce((bytes, text) =>
  * One call on its way to its upstream, and its answer on the way back. An object with methods, not a set of closures: it
  * is made for every call, and is itself all that node:http, undici, the index and the limits hold of it.
  */
-class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Watcher {
+class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvents, Watcher {
   readonly zone_id: string;
   readonly cut_by: AuthorityIds;
   places: RunningCall["places"] = undefined;
@@ -138,7 +141,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
   private flushing = false;
   /** What came of the body in this tick, or while the client's connection is busy. */
   private readonly gathered = new Gather();
-  private readonly pace = new Pace();
+  private pace: Pace | undefined = undefined;
   /** Too many small chunks came: nothing is read of the upstream until this is over. */
   private paced: NodeJS.Timeout | undefined = undefined;
   /** The head is with the client's connection. */
@@ -153,7 +156,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
   private unchecked = 0;
   /** What waits for a fresh revocation state. */
   private waiting: (() => void)[] | undefined = undefined;
-  private upload: Readable | undefined = undefined;
+  private upload: Upload | undefined = undefined;
   private upstream_call: RunningUpstreamCall | undefined = undefined;
   private goOn: () => void = ignore;
 
@@ -174,7 +177,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
     return this.flow.max_request_bytes;
   }
 
-  start(): void {
+  start(tap: Tap): void {
     const { flow, request, response, decision } = this;
     const { inbound, client } = decision;
     response.on("error", ignore); // a write behind a close: `closed` says all that matters
@@ -185,8 +188,8 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
       return;
     }
     if (inbound.expects_continue && (inbound.chunked || (inbound.content_length ?? 0) > 0)) response.writeContinue();
-    const { body, length } = outgoingBody(request, inbound, this);
-    if (body instanceof Readable) this.upload = body;
+    const { body, length } = outgoingBody(request, inbound, this, tap, () => this.paceOf());
+    if (body instanceof Upload) this.upload = body;
     flow.limits.watch(this);
     if (this.over) return;
     const headers = requestHeaders(request, inbound, decision, length);
@@ -390,14 +393,23 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, Upload, Wat
   onData(chunk: Buffer): boolean {
     if (this.over) return false;
     const more = this.take(chunk);
-    const pause_ms = this.pace.pause_ms(chunk.byteLength);
-    if (pause_ms <= 0 || this.over) return more;
-    clearTimeout(this.paced); // what an upstream had said when it ended its answer comes in spite of a pause
-    this.paced = setTimeout(() => this.unpaced(), pause_ms);
-    return false;
+    if (chunk.byteLength >= SMALL_BYTES || this.over) return more;
+    const pause_ms = this.paceOf().small();
+    if (pause_ms > 0 && this.paced === undefined) this.paced = setTimeout(() => this.unpaced(), pause_ms);
+    return more && this.paced === undefined;
+  }
+
+  private paceOf(): Pace {
+    this.pace ??= this.flow.paces.of(this.zone_id, this.decision.claims.client_id);
+    return this.pace;
   }
 
   private unpaced(): void {
+    const rest_ms = this.paceOf().rest_ms();
+    if (rest_ms > 0) {
+      this.paced = setTimeout(() => this.unpaced(), rest_ms);
+      return;
+    }
     this.paced = undefined;
     if (!this.draining && this.waiting === undefined) this.goOn();
   }
@@ -493,14 +505,15 @@ export const createForwarder = (deps: ForwardDeps): Forwarder => {
   const flow: Flow = {
     ...deps,
     running,
+    paces: createPaces(),
     limits: createLimits(clock, () => running.all()),
     endless: new Set(),
     draining: false,
     held: createHeld(() => revocations.age_ms() > REVOCATION_MAX_AGE_MS),
   };
   return {
-    pass(request, response, decision, began_ms) {
-      new ForwardedCall(flow, request, response, decision, began_ms).start();
+    pass(request, response, decision, began_ms, tap) {
+      new ForwardedCall(flow, request, response, decision, began_ms).start(tap);
     },
     drain() {
       flow.draining = true;
