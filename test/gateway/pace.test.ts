@@ -26,6 +26,20 @@ describe("the pace of small chunks", () => {
     assert.equal(pauseOf(paces.of("zone", "client"), 512), 0);
   });
 
+  it("stops all bodies of a client when one of them comes to owe, and no other client's", () => {
+    const paces = createPaces(() => 1_000);
+    const stopped: string[] = [];
+    const reading = (client_id: string, name: string): void =>
+      void paces.of("zone", client_id).reading.add({ holdFor: () => stopped.push(name) });
+    reading("client", "one");
+    reading("client", "two");
+    reading("other", "three");
+    for (let at = 0; at < 1_023; at += 1) paces.of("zone", "client").small();
+    assert.deepEqual(stopped, []);
+    paces.of("zone", "client").small();
+    assert.deepEqual(stopped, ["one", "two"]);
+  });
+
   it("lets all clients together send no more than one may, whoever they are", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 1, max: 30 }), (count, reads) => {

@@ -14,7 +14,15 @@ export type Pace = {
   small(): number;
   /** Milliseconds until the client owes nothing; 0 where it does not. */
   rest_ms(): number;
+  /**
+   * Bodies that are being read: where one comes to owe, all are paused at once. What the others' sockets hold ready is then
+   * not read in the same turn of the loop, so that a turn costs one read and not one for each call.
+   */
+  readonly reading: Set<Paced>;
 };
+
+/** A body that can be paused; it asks `rest_ms` before it goes on. */
+export type Paced = { holdFor(rest_ms: number): void };
 
 export type Paces = { of(zone_id: string, client_id: string): Pace };
 
@@ -35,6 +43,7 @@ export const createPaces = (now_ms: () => number = () => performance.now()): Pac
   };
 
   class ClientPace implements Pace {
+    readonly reading = new Set<Paced>();
     private left = SMALL_CHUNKS;
     /** When the current window began; in the future where the client owes windows. */
     since_ms = -Infinity;
@@ -46,6 +55,7 @@ export const createPaces = (now_ms: () => number = () => performance.now()): Pac
       const at_ms = now_ms();
       const rest_ms = Math.max(0, this.since_ms + WINDOW_MS * sharers(this, at_ms) - at_ms);
       this.since_ms = at_ms + rest_ms;
+      if (rest_ms > 0) for (const one of this.reading) one.holdFor(rest_ms);
       return rest_ms;
     }
 

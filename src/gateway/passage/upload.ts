@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import type { Inbound } from "../facts.ts";
 import { Gather, GATHER_BYTES } from "./gather.ts";
-import { type Pace, SMALL_BYTES } from "./pace.ts";
+import { type Pace, type Paced, SMALL_BYTES } from "./pace.ts";
 import type { Tap } from "./tap.ts";
 
 /** A body that is here already, a body that is still coming, or none. `length`: for a body that is still coming. */
@@ -36,7 +36,7 @@ export const outgoingBody = (
  * The request's body as a stream of its own: destroying it ends the upstream's call, not the client's connection. The
  * chunks of one turn of the loop go on as one.
  */
-export class Upload extends Readable {
+export class Upload extends Readable implements Paced {
   private readonly request: IncomingMessage;
   private readonly events: UploadEvents;
   private readonly pace: Pace;
@@ -56,8 +56,9 @@ export class Upload extends Readable {
     this.pace = pace;
     this.tap = tap;
     this.on("error", () => undefined);
+    pace.reading.add(this);
     const rest_ms = pace.rest_ms(); // of the client's other calls
-    if (rest_ms > 0) this.waitFor(rest_ms);
+    if (rest_ms > 0) this.holdFor(rest_ms);
     request.on("data", this.onData).on("end", this.onEnd).on("close", this.onGone).on("error", this.onGone);
   }
 
@@ -69,6 +70,7 @@ export class Upload extends Readable {
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     const { request } = this;
     clearTimeout(this.paced);
+    this.pace.reading.delete(this);
     this.gathered.take();
     request.off("data", this.onData).off("end", this.onEnd).off("close", this.onGone).off("error", this.onGone);
     request.on("error", () => undefined); // whatever else happens to it concerns nobody any more
@@ -91,11 +93,11 @@ export class Upload extends Readable {
         setImmediate(flush, this); // not nextTick: node:http empties that queue after each chunk of one read
       }
     }
-    const pause_ms = chunk.byteLength < SMALL_BYTES ? this.pace.small() : 0;
-    if (pause_ms > 0 && this.paced === undefined) this.waitFor(pause_ms);
+    if (chunk.byteLength < SMALL_BYTES) this.pace.small();
   };
 
-  private waitFor(pause_ms: number): void {
+  holdFor(pause_ms: number): void {
+    if (this.paced !== undefined) return;
     this.tap.close();
     this.paced = setTimeout(() => this.goOn(), pause_ms);
   }
@@ -103,7 +105,7 @@ export class Upload extends Readable {
   private goOn(): void {
     this.paced = undefined;
     const rest_ms = this.pace.rest_ms(); // what came with the last read counts, too, and what the client's other calls spent
-    if (rest_ms > 0) this.waitFor(rest_ms);
+    if (rest_ms > 0) this.holdFor(rest_ms);
     else if (!this.full) this.tap.open();
   }
 
@@ -126,6 +128,7 @@ export class Upload extends Readable {
 
   private readonly onEnd = (): void => {
     clearTimeout(this.paced);
+    this.pace.reading.delete(this);
     this.pushGathered();
     this.push(null);
     this.tap.open(); // what the connection carries next is no part of this
