@@ -13,6 +13,7 @@ import type { Watcher } from "../facts.ts";
 import { Gather, GATHER_BYTES } from "./gather.ts";
 import { createPaces, type Pace, type Paces, SMALL_BYTES } from "./pace.ts";
 import type { Tap } from "./tap.ts";
+import { createStaleAnswers, Hold, type StaleAnswers, type Waiting } from "./hold.ts";
 import { outgoingBody, Upload, type UploadEvents } from "./upload.ts";
 import type { Cut, Ledger } from "../ledger.ts";
 import { createLimits, type Limited, type Limits } from "../limits.ts";
@@ -45,8 +46,6 @@ export type Forwarder = {
 
 /** The answer is checked against the revocation state at least this often, in bytes. */
 const CHECK_BYTES = 4 * 1024;
-/** How often answers that wait for a fresh revocation state look whether it is. */
-const HELD_CHECK_MS = 100;
 /**
  * How long an answer whose headers wait for that may wait: its caller hears of the outage while it can still do something
  * about it. One that has begun waits for as long as it may be silent.
@@ -90,26 +89,7 @@ type Flow = ForwardDeps & {
   /** Such an answer is not begun any more. */
   draining: boolean;
   /** Answers that wait until the revocation state is fresh again. */
-  readonly held: Held;
-};
-
-/** A byte that may be of a revoked session is not sent: while the state is stale, answers wait here. */
-type Held = { add(call: ForwardedCall): void; remove(call: ForwardedCall): void };
-
-const createHeld = (stale: () => boolean): Held => {
-  const calls = new Set<ForwardedCall>();
-  let timer: NodeJS.Timeout | undefined;
-  const look = (): void => {
-    if (!stale()) for (const call of [...calls]) call.release();
-    timer = calls.size === 0 ? undefined : setTimeout(look, HELD_CHECK_MS);
-  };
-  return {
-    add(call) {
-      calls.add(call);
-      timer ??= setTimeout(look, HELD_CHECK_MS);
-    },
-    remove: (call) => void calls.delete(call),
-  };
+  readonly stale: StaleAnswers;
 };
 
 /** After the tick in which something came: what has come by then leaves now, in one piece. */
@@ -118,10 +98,32 @@ const flush = (call: ForwardedCall): void => call.flush();
 const weightOf = (raw: readonly string[]): number => raw.reduce((bytes, text) => bytes + text.length, 0);
 
 /**
+ * What of a call's answer is with the client's connection.
+ *
+ * | mode        | means                                       | goes on to                                              |
+ * | ----------- | ------------------------------------------- | ------------------------------------------------------- |
+ * | `asked`     | nothing: a refusal can be the answer still  | `answering` (`begin`), `over`                           |
+ * | `answering` | its head                                    | `received` (`end`, or a head without a body), `over`    |
+ * | `received`  | all of it; the client takes the rest        | `over`                                                  |
+ * | `over`      | the outcome is in the ledger                | nothing: whatever still comes of the call does nothing  |
+ *
+ * `over` comes by `closed` (the client has all, or went away) or by `cutOff` (we end it). While something holds the answer
+ * back (`hold.ts`), what comes waits in its mode: the head and the end by themselves, the bytes in `gathered`.
+ */
+type Mode = "asked" | "answering" | "received" | "over";
+
+const NEXT: Readonly<Record<Mode, readonly Mode[]>> = {
+  asked: ["answering", "over"],
+  answering: ["received", "over"],
+  received: ["over"],
+  over: [],
+};
+
+/**
  * One call on its way to its upstream, and its answer on the way back. An object with methods, not a set of closures: it
  * is made for every call, and is itself all that node:http, undici, the index and the limits hold of it.
  */
-class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvents, Watcher {
+class ForwardedCall implements RunningCall, Limited, Waiting, UpstreamEvents, UploadEvents, Watcher {
   readonly zone_id: string;
   readonly cut_by: AuthorityIds;
   places: RunningCall["places"] = undefined;
@@ -133,32 +135,28 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
   private readonly began_ms: number;
   private readonly started_ms: number;
   private last_ms: number;
-  /** The outcome is in the ledger: nothing more happens for this call. */
-  private over = false;
-  /** The upstream's answer is here as a whole. */
-  private received = false;
+  private mode: Mode = "asked";
   /** A `flush` is due at the end of this tick. */
   private flushing = false;
   /** What came of the body in this tick, or while the client's connection is busy. */
   private readonly gathered = new Gather();
   private pace: Pace | undefined = undefined;
-  /** Too many small chunks came: nothing is read of the upstream until this is over. */
   private paced: NodeJS.Timeout | undefined = undefined;
+  private readonly hold = new Hold();
   /** The head is with the client's connection. */
   private flushed = false;
   private interim = 0;
   private interim_bytes = 0;
   private self_delimited = true;
   private may_trail = false;
-  private draining = false;
   private status = 0;
   private bytes = 0;
   private unchecked = 0;
-  /** What waits for a fresh revocation state. */
-  private waiting: (() => void)[] | undefined = undefined;
+  /** What waits for a fresh revocation state beside the bytes: the head before them, the end after. */
+  private held_head: (() => void) | undefined = undefined;
+  private held_end: (() => void) | undefined = undefined;
   private upload: Upload | undefined = undefined;
   private upstream_call: RunningUpstreamCall | undefined = undefined;
-  private goOn: () => void = ignore;
 
   constructor(flow: Flow, request: IncomingMessage, response: ServerResponse, decision: Decision, began_ms: number) {
     this.zone_id = decision.claims.zone_id;
@@ -197,14 +195,23 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
     if (this.over) this.upstream_call.abort(); // it ended before `call` returned
   }
 
+  private get over(): boolean {
+    return this.mode === "over";
+  }
+
+  private to(next: Mode): void {
+    if (!NEXT[this.mode].includes(next)) throw new Error(`a call that is ${this.mode} can't be ${next}`);
+    this.mode = next;
+  }
+
   private finish(cut: Cut, answered: number): void {
     const { flow, decision } = this;
-    this.over = true;
+    this.to("over");
     this.gathered.take();
     clearTimeout(this.paced);
     flow.running.remove(this);
     flow.endless.delete(this);
-    if (this.waiting !== undefined) flow.held.remove(this);
+    if (this.hold.is("stale")) flow.stale.remove(this);
     this.upload?.destroy(); // a body that is still coming in has nowhere to go
     flow.ledger.outcome(decision.inbound, decision.claims, decision.binding, {
       decision_id: decision.decision_id,
@@ -246,7 +253,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
   /** The response is closed: by the client, by us, or because all of it was sent. */
   closed(): void {
     if (this.over) return;
-    const whole = this.received && this.response.writableFinished;
+    const whole = this.mode === "received" && this.response.writableFinished;
     this.finish(whole ? false : "client", this.status === 0 ? problems.client_gone.status : this.status);
     if (!whole) this.upstream_call?.abort();
   }
@@ -257,8 +264,8 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
     const { clock, upstream_timeout_ms, stream_idle_timeout_ms, stream_max_ms } = this.flow;
     const { auth_exp } = this.decision;
     const now_ms = clock.monotonic_ms();
-    const answered = this.status !== 0;
-    const held = !answered && this.waiting !== undefined;
+    const answered = this.mode !== "asked";
+    const held = !answered && this.hold.is("stale");
     const quiet_ms = answered ? stream_idle_timeout_ms : Math.min(upstream_timeout_ms, held ? HELD_MAX_MS : Infinity);
     const idle_left_ms = this.last_ms + quiet_ms - now_ms;
     const max_left_ms = this.started_ms + stream_max_ms - now_ms;
@@ -281,27 +288,31 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
 
   /** Whether what comes of the answer must wait: the revocation state is stale, or something waits already. */
   private mustWait(): boolean {
-    return this.waiting !== undefined || this.flow.revocations.age_ms() > REVOCATION_MAX_AGE_MS;
+    return this.hold.is("stale") || this.flow.revocations.age_ms() > REVOCATION_MAX_AGE_MS;
   }
 
-  private wait(step: () => void): void {
-    this.waiting ??= [];
-    this.waiting.push(step); // bounded: the upstream is paused at the first chunk that waits
-    this.flow.held.add(this);
+  private wait(): void {
+    if (this.hold.is("stale")) return;
+    this.hold.put("stale");
+    this.flow.stale.add(this);
     this.flow.limits.watch(this);
   }
 
   /** The state is fresh again: what waits goes on, where this call's authority still holds. */
   release(): void {
-    const steps = this.waiting ?? [];
-    this.flow.held.remove(this);
-    this.waiting = undefined;
+    const { held_head, held_end } = this;
+    this.flow.stale.remove(this);
+    this.hold.lift("stale");
+    this.held_head = undefined;
+    this.held_end = undefined;
     if (revokedBy(this.flow.revocations, this.zone_id, this.cut_by) !== undefined) {
       this.revoked();
       return;
     }
-    for (const step of steps) step();
-    if (!this.draining && this.paced === undefined) this.goOn(); // not before the last step: what comes next comes behind them
+    held_head?.();
+    if (held_end !== undefined) held_end();
+    else if (this.mode === "answering" && !this.hold.is("client")) this.sendGathered();
+    this.hold.resume();
   }
 
   onInformation(code: number, raw: readonly string[]): void {
@@ -327,11 +338,15 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
   }
 
   onHeaders(code: number, raw: readonly string[], goOn: () => void): void {
-    this.goOn = goOn;
+    this.hold.from(goOn);
     this.last_ms = this.flow.clock.monotonic_ms();
     if (this.over) return;
-    if (this.mustWait()) this.wait(() => this.begin(code, raw));
-    else this.begin(code, raw);
+    if (!this.mustWait()) {
+      this.begin(code, raw);
+      return;
+    }
+    this.held_head = () => this.begin(code, raw);
+    this.wait();
   }
 
   private begin(code: number, raw: readonly string[]): void {
@@ -355,18 +370,18 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
     headers.push("X-Request-Id", inbound.request_id);
     if (this.may_trail) headers.push("Trailer", REVOKED_TRAILER);
     if (!request.complete) headers.push("Connection", "close"); // what is left of the request's body is not read
-    this.status = code;
     try {
       response.writeHead(code, headers);
     } catch (error) {
-      this.status = 0;
       this.flow.log.warn({ err: error, request_id: inbound.request_id }, "an upstream's headers can't be passed on");
       this.cutOff("upstream", "upstream_failed");
       return;
     }
+    this.status = code;
+    this.to("answering");
     if (code === 204 || code === 304) {
       // Whole with its head, whatever length that says (RFC 9110, 8.6). undici waits for the length, and calls it a fault.
-      this.received = true;
+      this.to("received");
       response.end();
       return;
     }
@@ -382,8 +397,8 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
 
   flush(): void {
     this.flushing = false;
-    if (this.over || this.received) return;
-    if (!this.draining) this.sendGathered();
+    if (this.mode !== "answering") return;
+    if (!this.hold.is("client") && !this.hold.is("stale")) this.sendGathered();
     if (this.flushed) return;
     this.flushed = true;
     this.response.flushHeaders();
@@ -395,8 +410,11 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
     const more = this.take(chunk);
     if (chunk.byteLength >= SMALL_BYTES || this.over) return more;
     const pause_ms = this.paceOf().small();
-    if (pause_ms > 0 && this.paced === undefined) this.paced = setTimeout(() => this.unpaced(), pause_ms);
-    return more && this.paced === undefined;
+    if (pause_ms > 0 && !this.hold.is("pace")) {
+      this.hold.put("pace");
+      this.paced = setTimeout(() => this.unpaced(), pause_ms);
+    }
+    return more && !this.hold.is("pace");
   }
 
   private paceOf(): Pace {
@@ -410,16 +428,17 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
       this.paced = setTimeout(() => this.unpaced(), rest_ms);
       return;
     }
-    this.paced = undefined;
-    if (!this.draining && this.waiting === undefined) this.goOn();
+    this.hold.lift("pace");
+    this.hold.resume();
   }
 
   private take(chunk: Buffer): boolean {
     // Another chunk of the same tick: time and revocation state are what they were at the first.
-    if (this.gathered.bytes > 0 && this.flushing && this.waiting === undefined) return this.write(chunk);
+    if (this.gathered.bytes > 0 && this.flushing && !this.hold.is("stale")) return this.write(chunk);
     this.last_ms = this.flow.clock.monotonic_ms();
     if (!this.mustWait()) return this.write(chunk);
-    this.wait(() => void this.write(chunk));
+    this.gathered.add(chunk); // bounded: the upstream is paused at the first chunk that waits
+    this.wait();
     return false;
   }
 
@@ -439,7 +458,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
       this.gathered.add(chunk); // undici's own no longer: it never writes to what it has handed over
       this.flushLater();
     }
-    return !this.draining;
+    return !this.hold.is("client");
   }
 
   private sendGathered(): void {
@@ -453,29 +472,33 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
       this.flow.limits.watch(this);
     }
     this.bytes += chunk.byteLength;
-    if (this.response.write(chunk) || this.draining) return;
-    this.draining = true;
+    if (this.response.write(chunk) || this.hold.is("client")) return;
+    this.hold.put("client");
     this.response.once("drain", () => this.drainedNow());
   }
 
   /** The client's connection takes more: first what came meanwhile, then the upstream's next. */
   private drainedNow(): void {
-    this.draining = false;
-    if (this.over || this.received) return;
-    this.sendGathered();
-    if (!this.draining && this.paced === undefined && this.waiting === undefined) this.goOn();
+    this.hold.lift("client");
+    if (this.mode !== "answering") return;
+    if (!this.hold.is("stale")) this.sendGathered();
+    this.hold.resume();
   }
 
   onEnd(trailers: readonly string[]): void {
-    if (this.over || this.received) return;
-    if (this.mustWait()) this.wait(() => this.end(trailers));
-    else this.end(trailers);
+    if (this.over || this.mode === "received") return;
+    if (!this.mustWait()) {
+      this.end(trailers);
+      return;
+    }
+    this.held_end = () => this.end(trailers);
+    this.wait();
   }
 
   private end(trailers: readonly string[]): void {
     if (this.over) return;
     const { response } = this;
-    this.received = true;
+    this.to("received");
     clearTimeout(this.paced);
     const passed = this.may_trail ? passableTrailers(trailers) : [];
     if (passed.length > 0) response.addTrailers(passed);
@@ -489,7 +512,7 @@ class ForwardedCall implements RunningCall, Limited, UpstreamEvents, UploadEvent
   }
 
   onError(failure: UpstreamFailure, detail: string): void {
-    if (this.over || this.received || failure === "aborted") return;
+    if (this.over || this.mode === "received" || failure === "aborted") return;
     const { inbound, binding } = this.decision;
     this.flow.log.warn(
       { request_id: inbound.request_id, resource_id: binding.resource_id, failure, detail },
@@ -509,7 +532,7 @@ export const createForwarder = (deps: ForwardDeps): Forwarder => {
     limits: createLimits(clock, () => running.all()),
     endless: new Set(),
     draining: false,
-    held: createHeld(() => revocations.age_ms() > REVOCATION_MAX_AGE_MS),
+    stale: createStaleAnswers(() => revocations.age_ms() > REVOCATION_MAX_AGE_MS),
   };
   return {
     pass(request, response, decision, began_ms, tap) {
