@@ -21,10 +21,11 @@ export type OrdinaryCall = {
 export const ordinaryCalls = (zone_id: string): (() => OrdinaryCall) => {
   const application = constant({
     id: uuidv7(),
-    secret_hash: undefined,
+    secrets: [],
     scopes: ["tools:call", "tools:list"],
     traits: ["agent", "team:support"],
     rate_limit_per_minute: undefined,
+    unbound_mandates: false,
   });
   const resource = constant({
     id: uuidv7(),
