@@ -2,13 +2,19 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { describe, it } from "node:test";
-import { ROLE_NAMES } from "../src/domain/role-name.ts";
+import { ROLE_NAMES, type RoleName } from "../src/domain/role-name.ts";
 import { packageRoot } from "../src/kernel/package-root.ts";
-import { APART } from "../src/process/thread/apart.ts";
+import { layOut } from "../src/process/roles.ts";
 
 const SRC = join(packageRoot, "src");
 
-type Import = { readonly file: string; readonly target: string; readonly type_only: boolean };
+type Import = {
+  readonly file: string;
+  readonly target: string;
+  readonly type_only: boolean;
+  /** By `import("…")`. */
+  readonly lazy: boolean;
+};
 
 const files = (dir: string): readonly string[] =>
   readdirSync(dir, { withFileTypes: true }).flatMap((entry) =>
@@ -21,7 +27,12 @@ const importsOf = (file: string): readonly Import[] =>
   [...readFileSync(file, "utf8").matchAll(IMPORT)].map((match) => {
     const target = match[2] ?? match[3] ?? "";
     const resolved = target.startsWith(".") ? relative(SRC, resolve(dirname(file), target)) : target;
-    return { file: relative(SRC, file), target: resolved, type_only: match[1] !== undefined };
+    return {
+      file: relative(SRC, file),
+      target: resolved,
+      type_only: match[1] !== undefined,
+      lazy: match[3] !== undefined,
+    };
   });
 
 const all = files(SRC).flatMap(importsOf);
@@ -100,24 +111,48 @@ describe("the architecture", () => {
     assert.deepEqual(broken, []);
   });
 
-  it("loads in a role's own thread nothing of another role", () => {
+  const ROLE_TABLE = join("process", "roles.ts");
+  const makerOf = (role: RoleName): string => join("process", "roles", `${role}.ts`);
+  /** What a thread of one role loads from `start` on: of the table's lazy imports only the role's own. */
+  const loadedFor = (role: RoleName, start: string): ReadonlySet<string> => {
     const reached = new Set<string>();
     const reach = (target: string): void => {
       if (reached.has(target)) return;
       reached.add(target);
-      for (const one of all) if (one.file === target && !one.type_only) reach(one.target);
+      for (const one of all) {
+        if (one.file !== target || one.type_only) continue;
+        if (target === ROLE_TABLE && one.lazy && one.target !== makerOf(role)) continue;
+        reach(one.target);
+      }
     };
-    reach(join("process", "thread", "worker.ts"));
-    assert.ok(
-      reached.has(join("process", "parts.ts")) && reached.has("ioredis"),
-      "dynamic imports and drivers are followed",
-    );
-    const others = new Set<string>(ROLE_NAMES.filter((role) => !(role in APART)));
+    reach(start);
+    return reached;
+  };
+  const ofOthers = (role: RoleName, reached: ReadonlySet<string>): readonly string[] =>
+    [...reached].filter((target) => isLocal(target) && isRole(room(target)) && room(target) !== role);
+
+  it("makes each role in a file that loads nothing of another role", () => {
+    for (const role of ROLE_NAMES) {
+      const reached = loadedFor(role, makerOf(role));
+      assert.ok(reached.has(join(role, "index.ts")), `${makerOf(role)} makes the role`);
+      assert.deepEqual(ofOthers(role, reached), []);
+    }
+  });
+
+  it("loads in a role's own thread nothing of another role", () => {
+    const { apart } = layOut({ roles: ROLE_NAMES, embedded_database: false, embedded_redis: false });
+    assert.notDeepEqual(apart, []);
     const heavy = new Set(["hono", "@hono/node-server", "jose", "undici", "@open-policy-agent/opa-wasm"]);
-    assert.deepEqual(
-      [...reached].filter((target) => (isLocal(target) ? others.has(room(target)) : heavy.has(target))),
-      [],
-    );
+    for (const role of apart) {
+      const reached = loadedFor(role, join("process", "thread", "worker.ts"));
+      for (const followed of [ROLE_TABLE, makerOf(role), join("process", "parts.ts"), "ioredis"])
+        assert.ok(reached.has(followed), `${followed} is loaded by the ${role} thread`);
+      assert.deepEqual(ofOthers(role, reached), []);
+      assert.deepEqual(
+        [...reached].filter((target) => heavy.has(target)),
+        [],
+      );
+    }
   });
 
   it("has a README in every role's folder, for the streams, the way into the ledger and the process", () => {

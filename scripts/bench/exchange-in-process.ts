@@ -3,12 +3,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { loadConfig } from "../../src/config/index.ts";
-import type { Role } from "../../src/http/role.ts";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { assemble } from "../../src/process/parts.ts";
-import { createRoles } from "../../src/process/roles.ts";
-import type { StsRole } from "../../src/sts/index.ts";
+import { loadRoles } from "../../src/process/roles.ts";
 import { eventually } from "../../test/support/eventually.ts";
 import { answer, partOptions } from "./parts.ts";
 
@@ -45,8 +43,6 @@ const signRaw = (seconds: number): number => {
   return count(performance.now() + seconds * 1_000) / seconds;
 };
 
-const isSts = (role: Role): role is StsRole => role.name === "sts";
-
 /** The STS of this process, asked as a Gateway of the same process asks it: no HTTP, everything else. */
 const exchange = async (options: InProcess, folder: string): Promise<number> => {
   const env = { ...options.environment, AUDIT_REPLAY_DIR: folder, CARACAL_DATA_DIR: folder, LOG_LEVEL: "warn" };
@@ -62,7 +58,7 @@ const exchange = async (options: InProcess, folder: string): Promise<number> => 
     log,
     onFatal,
   });
-  const sts = createRoles(parts).roles.find(isSts);
+  const { sts } = (await loadRoles(config.roles))(parts).by_name;
   if (sts === undefined) throw new Error("there is no STS");
   const services = [...parts.services, ...sts.services];
   for (const service of services) await service.start(onFatal);

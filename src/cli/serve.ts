@@ -4,16 +4,15 @@ import { unreadVariables } from "../config/unread.ts";
 import { isRoleName, ROLE_NAMES, type RoleName } from "../domain/role-name.ts";
 import { type DataDir, openDataDir } from "../embedded/data-dir.ts";
 import { QUICKSTART_FILE } from "../demo/quickstart.ts";
-import type { ControlPlane } from "../api/index.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import { createLog, type Log, standardOutput } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import { type Service, within } from "../kernel/service.ts";
-import { layOut } from "../process/thread/apart.ts";
+import { layOut } from "../process/roles.ts";
 import { createElsewhere } from "../process/thread/elsewhere.ts";
-import { createHere } from "../process/thread/here.ts";
-import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from "../process/thread/phases.ts";
-import type { Address } from "../process/thread/role-thread.ts";
+import { createHere, type HereThread } from "../process/here.ts";
+import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from "../process/phases.ts";
+import type { Address } from "../process/role-thread.ts";
 import type { CliContext } from "./index.ts";
 
 /** A terminal's Ctrl-C reaches npm and us, so it comes twice; only a later one is meant as "now". */
@@ -109,7 +108,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
   let threads: Threads = [];
   let demo: Service | undefined;
   let timeout_ms = 0;
-  const startUp = async (config: Config, made: { readonly control_plane?: ControlPlane }): Promise<void> => {
+  const startUp = async (config: Config, main: HereThread): Promise<void> => {
     const bound = await bindAll(threads);
     const issuer_url = issuerUrl(config, data_dir, bound.sts);
     await startAll(threads, { issuer_url, instance_id: uuidv7() });
@@ -117,7 +116,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
       const at = bound[name];
       return at === undefined ? "" : urlOf(config, at);
     };
-    const { control_plane } = made;
+    const control_plane = main.made().by_name.api?.control_plane;
     if (dev && data_dir !== undefined && control_plane !== undefined && config.roles.length === ROLE_NAMES.length) {
       const { startDemo } = await import("../demo/index.ts");
       demo = await startDemo({
@@ -140,7 +139,6 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     log = createLog({ level: config.LOG_LEVEL, destination: lines });
     for (const line of unreadVariables(context.env)) log.warn({}, line);
     const { here, apart } = layOut(config);
-    const made: { control_plane?: ControlPlane } = {};
     // They first: each thread loads what its roles need while the other does, and while ports are taken.
     const elsewhere = apart.map((role) =>
       createElsewhere({
@@ -151,24 +149,16 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
         failed: stop.fail,
       }),
     );
-    const loading = import("../process/roles.ts");
-    loading.catch(() => undefined); // awaited where the roles are made
     const main = createHere({
       name: "the main thread",
       config,
       roles: here,
       data_dir,
-      createRoles: async (parts) => {
-        const { createRoles } = await loading;
-        const { control_plane, ...all } = createRoles(parts);
-        if (control_plane !== undefined) made.control_plane = control_plane;
-        return all;
-      },
       log,
       failed: stop.fail,
     });
     threads = [main, ...elsewhere];
-    const starting = startUp(config, made);
+    const starting = startUp(config, main);
     starting.catch(() => undefined); // told below, unless the process was told to stop first
     const first = await Promise.race([starting.then(() => undefined), stop.stopped]);
     if (first !== undefined) throw new Stopped(first);

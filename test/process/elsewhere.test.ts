@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import { afterEach, describe, it } from "node:test";
 import { StartupFault } from "../../src/kernel/problem.ts";
 import { createElsewhere } from "../../src/process/thread/elsewhere.ts";
-import type { RoleThread } from "../../src/process/thread/role-thread.ts";
+import type { RoleThread } from "../../src/process/role-thread.ts";
 import { eventually } from "../support/eventually.ts";
 
 const MODULE = new URL(`./fake-worker${extname(import.meta.url)}`, import.meta.url);

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createLog } from "../../src/kernel/log.ts";
 import { StartupFault } from "../../src/kernel/problem.ts";
-import { bindAll, faultsOf, shutDown, startAll } from "../../src/process/thread/phases.ts";
-import type { RoleThread } from "../../src/process/thread/role-thread.ts";
+import { bindAll, faultsOf, shutDown, startAll } from "../../src/process/phases.ts";
+import type { RoleThread } from "../../src/process/role-thread.ts";
 
 const log = createLog({ level: "silent" });
 const GIVEN = { issuer_url: "http://sts", instance_id: "one" };

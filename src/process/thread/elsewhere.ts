@@ -2,12 +2,12 @@ import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { type Env, foreignTo } from "../../config/index.ts";
 import { within } from "../../kernel/service.ts";
-import type { ApartRole } from "./apart.ts";
+import type { RoleName } from "../../domain/role-name.ts";
 import { type Call, errorFrom, type ThreadData, type Told, type Verb, type Verbs } from "./messages.ts";
-import type { RoleThread } from "./role-thread.ts";
+import type { RoleThread } from "../role-thread.ts";
 
 export type ElsewhereOptions = {
-  readonly role: ApartRole;
+  readonly role: RoleName;
   /** The texts of the role's own variables (`textsOf`): all that the thread gets of the process's configuration. */
   readonly env: Env;
   /** The process's environment, of which the thread sees what is not this program's. */

@@ -1,10 +1,10 @@
 import type { Env } from "../../config/index.ts";
 import { StartupFault } from "../../kernel/problem.ts";
-import type { ApartRole } from "./apart.ts";
-import type { RoleThread } from "./role-thread.ts";
+import type { RoleName } from "../../domain/role-name.ts";
+import type { RoleThread } from "../role-thread.ts";
 
 /** What a thread is made with. `env`: the texts of its role's variables, and of no other's. */
-export type ThreadData = { readonly role: ApartRole; readonly env: Env };
+export type ThreadData = { readonly role: RoleName; readonly env: Env };
 
 /** What can be asked of a thread. */
 export type Verbs = Omit<RoleThread, "name">;

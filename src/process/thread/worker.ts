@@ -2,8 +2,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { loadConfig } from "../../config/index.ts";
 import { createLog } from "../../kernel/log.ts";
 import { answerCalls } from "./answer.ts";
-import { APART } from "./apart.ts";
-import { createHere } from "./here.ts";
+import { createHere } from "../here.ts";
 import { errorByValue, type ThreadData, type Told } from "./messages.ts";
 
 /** A thread of one role: what its module loads is what that role needs, and nothing of the others. */
@@ -13,8 +12,6 @@ const port = parentPort;
 const tell = (told: Told): void => port.postMessage(told);
 const { role, env } = workerData as ThreadData;
 const config = loadConfig(env, [role]);
-const loading = APART[role]();
-loading.catch(() => undefined); // awaited where the role is made
 
 answerCalls(
   port,
@@ -24,7 +21,6 @@ answerCalls(
     roles: [role],
     data_dir: undefined, // embedded storage is the main thread's
     redis_is_checked: true,
-    createRoles: async (parts) => ({ roles: [(await loading)(parts)], services: [] }),
     log: createLog({ level: config.LOG_LEVEL, destination: { write: (line) => tell({ line }) } }),
     failed: (error) => tell({ failed: errorByValue(error) }),
   }),

@@ -1,4 +1,4 @@
-import type { RoleName } from "../../domain/role-name.ts";
+import type { RoleName } from "../domain/role-name.ts";
 
 /** Where a role listens: the host as configured, the port as it is. */
 export type Address = { readonly host: string; readonly port: number };

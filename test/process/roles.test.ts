@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { loadConfig, readConfig } from "../../src/config/index.ts";
 import { ROLE_NAMES, type RoleName } from "../../src/domain/role-name.ts";
-import { layOut } from "../../src/process/thread/apart.ts";
+import { layOut } from "../../src/process/roles.ts";
 
 const SECRETS = {
   STREAMS_HMAC_KEY: "a1".repeat(32),

@@ -1,6 +1,6 @@
-import type { RoleName } from "../../domain/role-name.ts";
-import type { Log } from "../../kernel/log.ts";
-import type { Service } from "../../kernel/service.ts";
+import type { RoleName } from "../domain/role-name.ts";
+import type { Log } from "../kernel/log.ts";
+import type { Service } from "../kernel/service.ts";
 import type { Address, Given, RoleThread } from "./role-thread.ts";
 
 /** The threads of the process, in the order in which they stop: the main one first. */

@@ -1,15 +1,12 @@
-import type { Config } from "../../config/index.ts";
-import type { RoleName } from "../../domain/role-name.ts";
-import type { DataDir } from "../../embedded/data-dir.ts";
-import type { Role } from "../../http/role.ts";
-import { type Binding, bindRole, readyFaults } from "../../http/server.ts";
-import type { Log } from "../../kernel/log.ts";
-import type { Service } from "../../kernel/service.ts";
-import type { Parts } from "../parts.ts";
+import type { Config } from "../config/index.ts";
+import type { RoleName } from "../domain/role-name.ts";
+import type { DataDir } from "../embedded/data-dir.ts";
+import { type Binding, bindRole, readyFaults } from "../http/server.ts";
+import type { Log } from "../kernel/log.ts";
+import type { Service } from "../kernel/service.ts";
+import type { Parts } from "./parts.ts";
 import type { RoleThread } from "./role-thread.ts";
-
-/** The roles in the order in which they start, and what has to run before them. */
-export type Made = { readonly roles: readonly Role[]; readonly services: readonly Service[] };
+import { loadRoles, type MadeRoles } from "./roles.ts";
 
 export type HereOptions = {
   readonly name: string;
@@ -18,7 +15,6 @@ export type HereOptions = {
   readonly roles: readonly RoleName[];
   readonly data_dir: DataDir | undefined;
   readonly redis_is_checked?: true;
-  readonly createRoles: (parts: Parts) => Promise<Made>;
   readonly log: Log;
   /** A part of it failed for good, after its start: the process can't go on. */
   readonly failed: (error: unknown) => void;
@@ -27,13 +23,21 @@ export type HereOptions = {
 /** What a service may always take for its end, however little of the drain's time is left. */
 const STOP_AT_LEAST_MS = 1_000;
 
+/** The roles of the thread that calls this. What makes them loads from this call on. */
+export type HereThread = RoleThread & {
+  /** What the thread made; empty before. */
+  made(): MadeRoles;
+};
+
 /** Roles that run in the thread that calls this. */
-export const createHere = (options: HereOptions): RoleThread => {
+export const createHere = (options: HereOptions): HereThread => {
   const { config, log, failed } = options;
   const bindings = new Map<RoleName, Binding>();
   const started: Service[] = [];
   let parts: Parts | undefined;
-  let made: Made = { roles: [], services: [] };
+  let made: MadeRoles = { roles: [], services: [], by_name: {} };
+  const loading = loadRoles(options.roles);
+  loading.catch(() => undefined); // awaited where the roles are made
 
   const startServices = async (services: readonly Service[]): Promise<void> => {
     for (const service of services) {
@@ -47,6 +51,7 @@ export const createHere = (options: HereOptions): RoleThread => {
 
   return {
     name: options.name,
+    made: () => made,
     async bind() {
       const tls =
         config.TLS_CERT_FILE === undefined || config.TLS_KEY_FILE === undefined
@@ -66,7 +71,7 @@ export const createHere = (options: HereOptions): RoleThread => {
       return Object.fromEntries([...bindings].map(([name, { host, port }]) => [name, { host, port }]));
     },
     async make({ issuer_url, instance_id }) {
-      const { assemble } = await import("../parts.ts"); // a module of the roles, which load after this one
+      const { assemble } = await import("./parts.ts"); // a module of the roles, which load after this one
       const { roles, data_dir, redis_is_checked } = options;
       const shared = redis_is_checked === undefined ? {} : { redis_is_checked };
       parts = await assemble({
@@ -79,7 +84,7 @@ export const createHere = (options: HereOptions): RoleThread => {
         onFatal: failed,
         ...shared,
       });
-      made = await options.createRoles(parts);
+      made = (await loading)(parts);
     },
     async start() {
       await startServices([...(parts?.services ?? []), ...made.services]);

@@ -1,13 +1,13 @@
 import { createAudit } from "../../audit/index.ts";
 import { keyring } from "../../domain/keyring.ts";
-import type { Role } from "../../http/role.ts";
 import { createMetrics } from "../../kernel/metrics.ts";
-import { databaseOf, type Parts, required } from "../parts.ts";
+import { databaseOf, required } from "../parts.ts";
+import type { MakeRole } from "../roles.ts";
 
-/** The ledger from its thread's parts, whichever thread that is. */
-export const auditOf = (parts: Parts): Role => {
+/** The ledger. It runs in the main thread, or in one of its own. */
+export const makeAudit: MakeRole<"audit"> = (parts) => {
   const { config } = parts;
-  return createAudit({
+  const role = createAudit({
     db: databaseOf(parts, "audit"),
     streams: parts.streams,
     stream_ring: parts.streams_ring,
@@ -18,4 +18,5 @@ export const auditOf = (parts: Parts): Role => {
     log: parts.log.child({ role: "audit" }),
     metrics: createMetrics(parts.process_metrics),
   });
+  return { role, services: [] };
 };
