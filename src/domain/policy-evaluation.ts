@@ -1,16 +1,7 @@
-import {
-  combine,
-  type Evaluation,
-  type Evaluator,
-  isAnswer,
-  MAX_POLICY_INPUT_BYTES,
-  MAX_POLICY_PATH_BYTES,
-  type MemberResult,
-  type PolicyFacts,
-  policyInputText,
-  type PolicyVerdict,
-  refusal,
-} from "./policy.ts";
+import { MAX_POLICY_INPUT_BYTES, MAX_POLICY_PATH_BYTES, type PolicyFacts } from "./policy-input.ts";
+import { policyInputText } from "./policy-input-text.ts";
+import { type Evaluation, type Evaluator, isAnswer } from "./policy-module.ts";
+import { combine, type MemberResult, type PolicyVerdict, refusal } from "./policy-verdict.ts";
 import type { Quarantine } from "./policy-quarantine.ts";
 
 /** A member of a set as it was loaded; no evaluator where its module could not be had. */

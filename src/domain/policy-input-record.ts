@@ -2,7 +2,8 @@ import { hash } from "node:crypto";
 import { isUuid, uuidv7Time_ms } from "../kernel/ids.ts";
 import { jsonText } from "../kernel/json-text.ts";
 import { type AuditDocument, documentOf } from "./audit-document.ts";
-import { type InputCall, type InputParts, inputText, partsOf, type PolicyFacts } from "./policy.ts";
+import type { PolicyFacts } from "./policy-input.ts";
+import { type InputCall, type InputParts, inputText, partsOf } from "./policy-input-text.ts";
 
 /**
  * The parts that are documents, in the order in which a record names them after the policy set; `null` where the input has

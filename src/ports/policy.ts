@@ -1,4 +1,4 @@
-import type { Evaluator } from "../domain/policy.ts";
+import type { Evaluator } from "../domain/policy-module.ts";
 import type { Cancellation } from "../kernel/cancel.ts";
 import type { Issue } from "../kernel/problem.ts";
 

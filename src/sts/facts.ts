@@ -1,6 +1,7 @@
 import type { KeyObject } from "node:crypto";
 import type { SetEvaluation } from "../domain/policy-evaluation.ts";
-import type { CredentialType, PolicyFacts, PolicyVerdict } from "../domain/policy.ts";
+import type { CredentialType, PolicyFacts } from "../domain/policy-input.ts";
+import type { PolicyVerdict } from "../domain/policy-verdict.ts";
 import type { Claims } from "../domain/token.ts";
 import type { PresentedToken } from "./known/presented-tokens.ts";
 import type { TokenRequest } from "./edge/request.ts";

@@ -7,7 +7,7 @@ import { gzipSync } from "node:zlib";
 import * as fc from "fast-check";
 import { readPolicyWasm } from "../../src/adapters/opa/bundle.ts";
 import { createPolicyCompiler, type PolicyCompilerOptions } from "../../src/adapters/opa/compiler.ts";
-import { MAX_POLICY_SOURCE_BYTES } from "../../src/domain/policy.ts";
+import { MAX_POLICY_SOURCE_BYTES } from "../../src/domain/policy-module.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { Problem } from "../../src/kernel/problem.ts";
 import { eventually } from "../support/eventually.ts";

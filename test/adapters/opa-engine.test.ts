@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { instantiate } from "../../src/adapters/opa/instance.ts";
 import { meter } from "../../src/adapters/opa/meter.ts";
-import { MAX_POLICY_INPUT_BYTES } from "../../src/domain/policy.ts";
+import { MAX_POLICY_INPUT_BYTES } from "../../src/domain/policy-input.ts";
 import { isConstant } from "../../src/kernel/json-text.ts";
 import { compiled, encode, facts, inputOf, policy, unmetered } from "./opa-fixtures.ts";
 

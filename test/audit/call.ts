@@ -1,5 +1,6 @@
 import type { AuditDraft } from "../../src/domain/audit-event.ts";
-import { type PolicyFacts, policyInputText } from "../../src/domain/policy.ts";
+import type { PolicyFacts } from "../../src/domain/policy-input.ts";
+import { policyInputText } from "../../src/domain/policy-input-text.ts";
 import type { Claims } from "../../src/domain/token.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { constant } from "../../src/kernel/json-text.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { documentOf } from "../../src/domain/audit-document.ts";
 import type { AuditEvent } from "../../src/domain/audit-event.ts";
 import { type InputRecord, rebuiltInput } from "../../src/domain/policy-input-record.ts";
-import type { PolicyInput } from "../../src/domain/policy.ts";
+import type { PolicyInput } from "../../src/domain/policy-input.ts";
 
 type Said = { readonly evaluations?: readonly { readonly input: InputRecord }[] };
 

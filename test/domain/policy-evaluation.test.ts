@@ -1,12 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import {
-  buildPolicyInput,
-  type Evaluation,
-  type Evaluator,
-  MAX_POLICY_PATH_BYTES,
-  type PolicyFacts,
-} from "../../src/domain/policy.ts";
+import { buildPolicyInput } from "../support/policy-input.ts";
+import { MAX_POLICY_PATH_BYTES, type PolicyFacts } from "../../src/domain/policy-input.ts";
+import type { Evaluation, Evaluator } from "../../src/domain/policy-module.ts";
 import { evaluateSet, requestBudget, type SetMember } from "../../src/domain/policy-evaluation.ts";
 import { createQuarantine } from "../../src/domain/policy-quarantine.ts";
 

@@ -8,7 +8,8 @@ import {
   inputRecordOf,
   rebuiltInput,
 } from "../../src/domain/policy-input-record.ts";
-import { type PolicyFacts, policyInputText } from "../../src/domain/policy.ts";
+import type { PolicyFacts } from "../../src/domain/policy-input.ts";
+import { policyInputText } from "../../src/domain/policy-input-text.ts";
 import { isUuid, uuidv7, uuidv7Time_ms } from "../../src/kernel/ids.ts";
 
 const text = fc.string({ unit: "binary", maxLength: 12 });

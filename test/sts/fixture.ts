@@ -20,7 +20,7 @@ import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
 import type { Database, Transaction } from "../../src/ports/database.ts";
-import type { Evaluator } from "../../src/domain/policy.ts";
+import type { Evaluator } from "../../src/domain/policy-module.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
 import { createAuditWriter } from "../../src/ledger/writer.ts";
 import { createDispatcher } from "../../src/broadcast/dispatcher.ts";

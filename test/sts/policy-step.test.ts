@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { createPolicyAccounts } from "../../src/domain/policy-account.ts";
-import type { Evaluation } from "../../src/domain/policy.ts";
+import type { Evaluation } from "../../src/domain/policy-module.ts";
 import { Denial } from "../../src/kernel/pipeline.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import type { Facts } from "../../src/sts/facts.ts";

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MAX_POLICY_SOURCE_BYTES, POLICY_ENTRYPOINT, POLICY_PACKAGE } from "../../domain/policy.ts";
+import { MAX_POLICY_SOURCE_BYTES, POLICY_ENTRYPOINT, POLICY_PACKAGE } from "../../domain/policy-module.ts";
 import type { Cancellation } from "../../kernel/cancel.ts";
 import { type Clock, systemClock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";

@@ -1,4 +1,5 @@
-import { type Evaluation, type Evaluator, MAX_POLICY_INPUT_BYTES } from "../../domain/policy.ts";
+import { MAX_POLICY_INPUT_BYTES } from "../../domain/policy-input.ts";
+import type { Evaluation, Evaluator } from "../../domain/policy-module.ts";
 import { constant } from "../../kernel/json-text.ts";
 import type { PolicyEngine } from "../../ports/policy.ts";
 import { createKeptShares } from "../../kernel/kept-shares.ts";

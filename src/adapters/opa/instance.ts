@@ -1,5 +1,5 @@
 import * as opaWasm from "@open-policy-agent/opa-wasm";
-import { POLICY_ENTRYPOINT } from "../../domain/policy.ts";
+import { POLICY_ENTRYPOINT } from "../../domain/policy-module.ts";
 import { COUNTER_EXPORT } from "./meter.ts";
 import { sprintf } from "./sprintf.ts";
 

@@ -2,7 +2,7 @@ import { createHash, type KeyObject } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 import { LRUCache } from "lru-cache";
 import * as v from "valibot";
-import type { Evaluator } from "../../domain/policy.ts";
+import type { Evaluator } from "../../domain/policy-module.ts";
 import type { SetMember } from "../../domain/policy-evaluation.ts";
 import { type Jwk, JwkSchema, publicKeyOf } from "../../domain/token.ts";
 import type { Clock } from "../../kernel/clock.ts";

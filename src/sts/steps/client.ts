@@ -1,4 +1,4 @@
-import type { CredentialType } from "../../domain/policy.ts";
+import type { CredentialType } from "../../domain/policy-input.ts";
 import { deny, load } from "../../kernel/pipeline.ts";
 import { Unavailable } from "../../ports/streams.ts";
 import type { ClientSecrets } from "../known/client-secrets.ts";

@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import { type PolicyReason, type PolicyVerdict, refusal } from "../../domain/policy.ts";
+import { type PolicyReason, type PolicyVerdict, refusal } from "../../domain/policy-verdict.ts";
 import type { PolicyAccount, PolicyAccounts } from "../../domain/policy-account.ts";
 import { evaluateSet, type RequestBudget, requestBudget } from "../../domain/policy-evaluation.ts";
 import { intersect } from "../../domain/scopes.ts";
