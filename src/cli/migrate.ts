@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { createPostgres } from "../adapters/postgres/index.ts";
 import { migrate } from "../adapters/postgres/migrate.ts";
 import { type Env, isDev, readVariable } from "../config/index.ts";
+import { unencryptedFault } from "../domain/database-url.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import type { CliContext } from "./index.ts";
 
@@ -18,12 +19,8 @@ const operatorDatabase = (env: Env): { readonly variable: string; readonly url: 
       "DATABASE_URL: is missing; set MIGRATE_DATABASE_URL or DATABASE_URL to postgres://… (an embedded database is reached by its own process only)",
     );
   }
-  const mode = new URL(url).searchParams.get("sslmode");
-  if (!isDev(env) && mode !== "require" && mode !== "verify-full") {
-    throw new StartupFault(
-      `${variable}: has no sslmode=require or sslmode=verify-full; add ?sslmode=verify-full (or set CARACAL_ENV=dev)`,
-    );
-  }
+  const fault = isDev(env) ? undefined : unencryptedFault(url);
+  if (fault !== undefined) throw new StartupFault(`${variable}: ${fault} (or set CARACAL_ENV=dev)`);
   return { variable, url };
 };
 

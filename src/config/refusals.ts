@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { accessSync, constants } from "node:fs";
+import { unencryptedFault } from "../domain/database-url.ts";
 import type { RoleName } from "../domain/role-name.ts";
 import type { Config } from "./index.ts";
 
@@ -11,14 +12,11 @@ type Rule = {
   readonly fault: (config: Config) => string | undefined;
 };
 
-const SSL_MODES = new Set(["require", "verify-full"]);
-
 const sslFault =
   (name: "DATABASE_URL" | `DATABASE_URL_${"STS" | "COORDINATOR" | "API" | "AUDIT"}` | "MIGRATE_DATABASE_URL") =>
   (config: Config): string | undefined => {
     const url = config[name];
-    if (url === undefined || SSL_MODES.has(new URL(url).searchParams.get("sslmode") ?? "")) return undefined;
-    return "has no sslmode=require or sslmode=verify-full; add ?sslmode=verify-full";
+    return url === undefined ? undefined : unencryptedFault(url);
   };
 
 const unreadable = (file: string | undefined): string | undefined => {
@@ -87,6 +85,15 @@ const RULES: readonly Rule[] = [
     when: "production",
     fault: (config) =>
       config.INSECURE_HTTP ? "is true; the Gateway serves only TLS in production: unset it" : undefined,
+  },
+  {
+    variable: "INSECURE_HTTP",
+    roles: ["gateway"],
+    when: "always",
+    fault: (config) =>
+      !config.production && !config.INSECURE_HTTP && config.TLS_CERT_FILE === undefined
+        ? "is false, and there is no certificate; set TLS_CERT_FILE and TLS_KEY_FILE, or INSECURE_HTTP=true (dev only)"
+        : undefined,
   },
   {
     variable: "INSECURE_STS",

@@ -97,7 +97,7 @@ export const VARIABLES = {
   },
   TLS_KEY_FILE: { doc: "PEM private key of TLS_CERT_FILE.", roles: ALL, schema: text },
   INSECURE_HTTP: {
-    doc: "Lets the Gateway serve without TLS. Refused in production.",
+    doc: "Lets the Gateway serve without a certificate. Refused in production.",
     roles: ["gateway"],
     default: "false",
     dev_default: "true",
@@ -111,7 +111,7 @@ export const VARIABLES = {
   },
 
   DATABASE_URL: {
-    doc: "PostgreSQL. In production with sslmode=require or verify-full.",
+    doc: "PostgreSQL. In production with sslmode=require, verify-ca or verify-full.",
     roles: WITH_DATABASE,
     secret: true,
     schema: databaseUrl,
@@ -225,7 +225,7 @@ export const VARIABLES = {
   },
   RATE_LIMIT_PER_MINUTE: {
     doc: "Exchanges per zone and client; an application may have its own.",
-    roles: ["sts"],
+    roles: ["sts", "api"],
     default: "6000",
     schema: count(1, 1_000_000),
   },
@@ -335,7 +335,7 @@ export const VARIABLES = {
   },
 
   AUDIT_MAX_DELIVERIES: {
-    doc: "Deliveries of an event before it goes to the dead letters.",
+    doc: "Deliveries of an event that our own code fails on, before it goes to the dead letters. An outage counts none.",
     roles: ["audit"],
     default: "5",
     schema: count(1, 1_000),

@@ -3,8 +3,7 @@ import { AUDIT_GROUP, deadLetterOf, STREAMS } from "../contracts/streams.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import type { Log } from "../kernel/log.ts";
 import { type Service, within, worker } from "../kernel/service.ts";
-import { LeaseLost } from "../ports/lease.ts";
-import { type Entry, START, type Streams, type Subscription, Unavailable } from "../ports/streams.ts";
+import { type Entry, START, type Streams, type Subscription } from "../ports/streams.ts";
 import { type SentEvent, sentEvents } from "./entry.ts";
 import { verifyEntry } from "../broadcast/envelope.ts";
 
@@ -22,14 +21,12 @@ export type AuditConsumerOptions = {
   /**
    * Keeps the events; resolves once they are committed. May be given an event again (delivery is at least once). `more`:
    * as many entries were read as are read at once, so that others wait behind them.
-   * A rejection that is an outage (`isOutage`) never makes a dead letter; another does, after `max_deliveries`, for the
-   * entry that failed by itself.
+   * A rejection makes a dead letter where it is a fault of our own code (`isOwnFault`), after `max_deliveries`, for the entry
+   * that failed by itself. Every other rejection is an outage: the entries stay pending, however long it lasts.
    */
   readonly handle: (events: readonly SentEvent[], more: boolean) => Promise<void>;
   /** How long to rest behind the acknowledgement of what `handle` kept, in milliseconds; not at all if absent. */
   readonly rest_ms?: () => number;
-  /** By default: `Unavailable`, `LeaseLost`, connection errors, and SQLSTATE classes but 22 and 23 (bad data). */
-  readonly isOutage?: (error: unknown) => boolean;
   readonly log: Log;
   readonly onDead?: (reason: string) => void;
 };
@@ -43,14 +40,10 @@ const CLAIM_AFTER_MS = 30_000;
 const COUNT = 32;
 const TRIM_EVERY_MS = 5000;
 const REPLAY_PAGE = 64;
-const DATA_FAULT = /^2[23]...$/;
 
-/** Whether an error says that the part behind `handle` is in trouble, rather than that the event is. */
-const looksLikeOutage = (error: unknown): boolean => {
-  if (error instanceof Unavailable || error instanceof LeaseLost) return true;
-  if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return false;
-  return !DATA_FAULT.test(error.code);
-};
+/** Whether our own code fails on an event. Everything else is an outage, which ends without anyone's doing. */
+export const isOwnFault = (error: unknown): boolean =>
+  error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError;
 
 type Delivered = Entry & { readonly deliveries: number };
 type Batch = { readonly entry: Delivered; readonly events: readonly SentEvent[] };
@@ -58,7 +51,6 @@ type Batch = { readonly entry: Delivered; readonly events: readonly SentEvent[] 
 /** The ledger's end of `caracal.audit.events`: verifies, parses, hands over, and buries what can't be processed. */
 export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsumer => {
   const { streams, ring, log, handle } = options;
-  const isOutage = options.isOutage ?? looksLikeOutage;
   const count = options.count ?? COUNT;
   const dead = deadLetterOf(STREAMS.audit);
   let subscription: Subscription | undefined;
@@ -99,7 +91,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
       await handle(events, true);
       return true;
     } catch (error) {
-      if (isOutage(error)) throw error;
+      if (!isOwnFault(error)) throw error;
       log.warn({ entry: entry.id, deliveries: entry.deliveries, error }, "an audit entry can't be kept");
       if (entry.deliveries >= options.max_deliveries) await bury(entry, "max_deliveries", error);
       return false; // buried is acknowledged already
@@ -116,7 +108,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
       );
       return good.map((one) => one.entry.id);
     } catch (error) {
-      if (isOutage(error)) throw error;
+      if (!isOwnFault(error)) throw error;
     }
     const done: string[] = [];
     for (const one of good) if (await handleAlone(one)) done.push(one.entry.id);

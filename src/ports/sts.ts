@@ -11,7 +11,7 @@ export type BindingsQuery =
 /**
  * The STS as the Gateway sees it: by a function call within one process, over signed HTTPS across processes.
  * A refusal is an answer; where there is none, calls reject: `StsTimeout` after `STS_TIMEOUT`, else `Unavailable`.
- * A call is never sent twice.
+ * A call is never sent twice. An exchange has no time of its own: its caller waits for `STS_TIMEOUT`, and then cancels `signal`.
  */
 export type Sts = {
   exchange(request: GatewayExchange, signal: Cancellation): Promise<ExchangeAnswer>;

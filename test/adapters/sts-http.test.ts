@@ -255,10 +255,24 @@ describe("the STS over HTTP", () => {
     assert.deepEqual(await settled(several(3)), ["answered", "Unavailable", "answered"]);
   });
 
-  it("that is silent, or slow in the middle of its answer, times out, each exchange by its own clock", async () => {
-    await assert.rejects(exchange(), StsTimeout);
-    onBatch(({ response }) => void response.writeHead(200).write(granted(1) + granted(0).slice(0, 30)));
-    assert.deepEqual(await settled(several(2)), ["StsTimeout", "answered"]);
+  it("that is silent when it is asked for its state or for keys times out", async () => {
+    await assert.rejects(sts.bindings({ since: undefined }), StsTimeout);
+    await assert.rejects(sts.jwks("zone"), StsTimeout);
+  });
+
+  it("that is slow is waited for as long as the caller waits, in the middle of its answer, too", async () => {
+    let closed = 0;
+    onBatch(({ response }) => {
+      response.on("close", () => (closed += 1));
+      response.writeHead(200).write(granted(1) + granted(0).slice(0, 30));
+    });
+    const cancel = new Cancelling();
+    const work = [exchange({}, cancel), exchange()];
+    assert.ok((await work[1])?.ok);
+    assert.equal(closed, 0);
+    cancel.cancel();
+    assert.deepEqual(await settled(work), ["Unavailable", "answered"]);
+    await eventually(() => assert.equal(closed, 1));
   });
 
   it("loses one caller of a batch without the others, and is let go of when all have given up", async () => {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { withOperatorDatabase } from "../../src/cli/migrate.ts";
-import { type Env, loadConfig } from "../../src/config/index.ts";
+import { databaseUrlOf, type Env, loadConfig } from "../../src/config/index.ts";
 import { unreadVariables } from "../../src/config/unread.ts";
 import { VARIABLES } from "../../src/config/variables.ts";
 import { ROLE_NAMES, type RoleName } from "../../src/domain/role-name.ts";
@@ -161,6 +161,44 @@ describe("the configuration", () => {
       faults({ ...PRODUCTION, DATABASE_URL: "postgres://u:100%@db/x?sslmode=require" }).join("\n"),
       /^DATABASE_URL: has a %/m,
     );
+  });
+
+  it("takes every mode of TLS that encrypts, for a role and for an operator's command", async () => {
+    for (const mode of ["require", "verify-ca", "verify-full"]) {
+      const DATABASE_URL = `postgres://u@127.0.0.1:1/x?sslmode=${mode}`;
+      assert.deepEqual(faults({ ...PRODUCTION, DATABASE_URL }), [], mode);
+      await assert.rejects(
+        withOperatorDatabase({ DATABASE_URL }, "test", async () => undefined),
+        /can't be reached/,
+      );
+    }
+    await assert.rejects(
+      withOperatorDatabase({ DATABASE_URL: "postgres://u@127.0.0.1:1/x" }, "test", async () => undefined),
+      /^StartupFault: DATABASE_URL: has no sslmode/,
+    );
+  });
+
+  it("serves a Gateway without a certificate in dev, unless that is forbidden there, too", () => {
+    const dev = { ...PRODUCTION, CARACAL_ENV: "dev", TLS_CERT_FILE: undefined, TLS_KEY_FILE: undefined };
+    assert.deepEqual(faults(dev), []);
+    assert.match(faults({ ...dev, INSECURE_HTTP: "false" }).join("\n"), /^INSECURE_HTTP: is false/m);
+    assert.deepEqual(faults({ ...dev, INSECURE_HTTP: "false" }, ["sts"]), []);
+    assert.deepEqual(faults({ ...PRODUCTION, CARACAL_ENV: "dev", INSECURE_HTTP: "false" }), []);
+  });
+
+  it("lets a Gateway in dev call its STS in the clear only where that is asked for", () => {
+    const dev = { ...PRODUCTION, CARACAL_ENV: "dev", STS_URL: "http://sts" };
+    assert.match(faults(dev, ["gateway"]).join("\n"), /^STS_URL: is plain http/m);
+    assert.deepEqual(faults({ ...dev, INSECURE_STS: "true" }, ["gateway"]), []);
+  });
+
+  it("gives each role its own database, else the common one", () => {
+    for (const role of ["sts", "coordinator", "api", "audit"] as const) {
+      const own = `postgres://${role}@db/x?sslmode=require`;
+      const env = { ...PRODUCTION, [`DATABASE_URL_${role.toUpperCase()}`]: own };
+      assert.equal(databaseUrlOf(loadConfig(env, ROLE_NAMES), role), own);
+      assert.equal(databaseUrlOf(loadConfig(PRODUCTION, ROLE_NAMES), role), PRODUCTION["DATABASE_URL"]);
+    }
   });
 
   it("lets private upstreams through in production with a list", () => {

@@ -407,8 +407,13 @@ describe("the STS's word", () => {
 
   it("that does not come in time is 504, that can't be had 502, that lacks the directive 502", async () => {
     const errors = await rig.metric("sts_exchange_errors");
-    rig.sts.answer = () => new Promise(() => undefined);
+    let asked: Cancellation | undefined;
+    rig.sts.answer = (_request, signal) => {
+      asked = signal;
+      return new Promise(() => undefined);
+    };
     assert.equal((await rig.call("/")).status, 504);
+    assert.equal(asked?.aborted, true, "who asks the STS over HTTP waits no longer, either");
     rig.sts.answer = () => Promise.reject(new StsTimeout());
     assert.equal((await rig.call("/")).status, 504);
     rig.sts.answer = () => Promise.reject(new Unavailable("sts"));

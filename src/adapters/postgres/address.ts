@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { ConnectionOptions } from "node:tls";
+import { sslModeOf } from "../../domain/database-url.ts";
 import { StartupFault } from "../../kernel/problem.ts";
 
 /** What a database URL says. */
@@ -43,10 +44,10 @@ const readPem = (name: string, file: string): Buffer => {
  */
 const tlsOf = (query: URLSearchParams, host: string): ConnectionOptions | undefined => {
   const root = query.get("sslrootcert") ?? undefined;
-  const mode = query.get("sslmode") ?? "disable";
+  const mode = sslModeOf(query);
   if (mode === "disable") return undefined;
-  if (!["require", "verify-ca", "verify-full"].includes(mode)) {
-    throw fault(`sslmode=${mode} is not one of disable, require, verify-ca, verify-full`);
+  if (mode === undefined) {
+    throw fault(`sslmode=${query.get("sslmode")} is not one of disable, require, verify-ca, verify-full`);
   }
   const cert = query.get("sslcert");
   const key = query.get("sslkey");

@@ -27,8 +27,11 @@ export type ExchangesOptions = {
   readonly path: string;
   /** Names and values that sign this body. */
   readonly sign: (body: Buffer) => readonly string[];
-  /** For each exchange, from when it is asked for. */
-  readonly timeout_ms: number;
+  /**
+   * How long an answer may be silent. Callers leave by their own time, and the last one takes the request along. This frees the
+   * connection of an answer that has said everything and does not end.
+   */
+  readonly silent_ms: number;
   /** Under way at once; a connection each. What comes while there are so many waits, and goes together. */
   readonly max_batches: number;
 };
@@ -40,7 +43,6 @@ type Pending = {
   readonly resolve: (answer: ExchangeAnswer) => void;
   readonly reject: (error: Error) => void;
   readonly onAbort: () => void;
-  timer: NodeJS.Timeout | undefined;
   /** The batch that it is in, and its place there, for as long as it is waited for. */
   batch: Batch | undefined;
   place: number;
@@ -60,8 +62,6 @@ type Batch = {
   waiting: number;
   abort: ((error: Error) => void) | undefined;
   ended: Error | undefined;
-  /** No exchange in it may be waited for longer: what has not ended by then never will. */
-  timer: NodeJS.Timeout | undefined;
 };
 
 /** What the token endpoint says to a form of that size: too much was asked for, and nothing failed. */
@@ -88,14 +88,14 @@ const reasonIn = (body: Buffer): string => {
 const isTooSlow = (error: Error): boolean => "code" in error && error.code === "UND_ERR_CONNECT_TIMEOUT";
 
 /**
- * Exchanges over HTTP: those of one tick in one signed request, whose answer brings a line for each as soon as it is
+ * Exchanges over HTTP. Each is waited for until its signal says that nobody waits any more. Those of one tick in one signed request, whose answer brings a line for each as soon as it is
  * decided. An exchange is in one batch and sent once at most. What a batch did not say of an exchange, because its
  * connection broke, its answer ended or it said something else than agreed, is `Unavailable` for that exchange.
  */
 export const createExchanges = (
   options: ExchangesOptions,
 ): ((request: GatewayExchange, signal: Cancellation) => Promise<ExchangeAnswer>) => {
-  const { pool, path, timeout_ms } = options;
+  const { pool, path, silent_ms } = options;
   let queue: Pending[] = [];
   let pending = 0;
   let under_way = 0;
@@ -106,8 +106,6 @@ export const createExchanges = (
     if (one.settled) return false;
     one.settled = true;
     pending -= 1;
-    clearTimeout(one.timer);
-    one.timer = undefined;
     one.signal.removeEventListener("abort", one.onAbort);
     const { batch } = one;
     if (batch === undefined) return true;
@@ -129,11 +127,6 @@ export const createExchanges = (
     one.reject(error);
     if (batch?.waiting === 0) stop(batch, error);
   };
-
-  /** Each exchange in it was asked for before it left, and has had its time. */
-  const onOverdue = (batch: Batch): void => fail(batch, new StsTimeout());
-
-  const onTimeout = (one: Pending): void => leave(one, new StsTimeout());
 
   const failRest = (batch: Batch, error: Error): void => {
     for (const one of batch.exchanges) if (one !== undefined && settle(one)) one.reject(error);
@@ -164,8 +157,6 @@ export const createExchanges = (
   /** The request is over, whichever way. `why` is asked where somebody still waits: an error is dear to make. */
   const end = (batch: Batch, why: () => Error): void => {
     under_way -= 1;
-    clearTimeout(batch.timer);
-    batch.timer = undefined;
     batch.abort = undefined;
     if (batch.waiting > 0) failRest(batch, why());
     if (queue.length > 0) schedule();
@@ -178,9 +169,7 @@ export const createExchanges = (
       waiting: exchanges.length,
       abort: undefined,
       ended: undefined,
-      timer: undefined,
     };
-    batch.timer = setTimeout(onOverdue, timeout_ms, batch);
     for (const [place, one] of exchanges.entries()) {
       one.batch = batch;
       one.place = place;
@@ -197,6 +186,7 @@ export const createExchanges = (
         path,
         headers: ["content-type", "application/json", "accept", "application/x-ndjson", ...options.sign(body)],
         body,
+        bodyTimeout: silent_ms,
       },
       {
         onConnect(abort) {
@@ -284,12 +274,10 @@ export const createExchanges = (
         resolve,
         reject,
         onAbort: () => leave(one, unusable("the caller gave up")),
-        timer: undefined,
         batch: undefined,
         place: 0,
         settled: false,
       };
-      one.timer = setTimeout(onTimeout, timeout_ms, one);
       signal.addEventListener("abort", one.onAbort, { once: true });
       pending += 1;
       // While every batch is held up, those whose callers left would pile up behind them.

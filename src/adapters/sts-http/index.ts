@@ -22,7 +22,7 @@ export type StsHttpOptions = {
   readonly url: string;
   /** `GATEWAY_STS_HMAC_KEY`. */
   readonly ring: Keyring;
-  /** `STS_TIMEOUT`: from the call to the last byte of its answer. */
+  /** `STS_TIMEOUT`: to have a connection, and for a question of state or keys to the last byte of its answer. */
   readonly timeout_ms: number;
   readonly clock: Clock;
   /** Trusted in place of the system's, in PEM. */
@@ -63,7 +63,7 @@ const parseAs = <S extends v.GenericSchema>(schema: S, body: Buffer): v.InferOut
 };
 
 /**
- * The STS over HTTP(S) (see the port): each request signed, sent once at most, bounded in time and in the size of its
+ * The STS over HTTP(S) (see the port): each request signed, sent once at most, bounded in time (an exchange by its caller's signal) and in the size of its
  * answer. An answer that is not what was agreed on is `Unavailable`, never a decision.
  */
 export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise<void> } => {
@@ -178,7 +178,7 @@ export const createStsHttp = (options: StsHttpOptions): Sts & { close(): Promise
       pool: pools.exchanges,
       path: exchanges_path,
       sign: (body) => signatureOf("POST", exchanges_path, body),
-      timeout_ms: options.timeout_ms,
+      silent_ms: options.timeout_ms,
       max_batches,
     }),
 

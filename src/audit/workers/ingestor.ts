@@ -9,7 +9,7 @@ import type { Service } from "../../kernel/service.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Streams } from "../../ports/streams.ts";
 import { entriesOf, type SentEvent } from "../../ledger/entry.ts";
-import { createAuditConsumer } from "../../ledger/consumer.ts";
+import { createAuditConsumer, isOwnFault } from "../../ledger/consumer.ts";
 import type { Ingest, Ingested, Rejected } from "../ingest.ts";
 
 /** Stream entries read at once: a lone event each at a low rate, up to 256 events each at a high one. */
@@ -34,10 +34,6 @@ const newestOf = (events: readonly SentEvent[]): number => {
   }
   return Date.parse(newest) || 0;
 };
-
-/** What no outage is: a fault in our own reading of an event. Everything else is waited out, however long. */
-const isOwnFault = (error: unknown): boolean =>
-  error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError;
 
 export type IngestorOptions = {
   readonly db: Database;
@@ -126,8 +122,6 @@ export const createIngestor = (options: IngestorOptions): Ingestor => {
     count: ENTRIES_AT_ONCE,
     handle,
     rest_ms: () => rest_ms,
-    // What the database refuses of an event is set apart within `ingest`. What is left for `max_deliveries` is what we trip over.
-    isOutage: (error) => !isOwnFault(error),
     log,
     onDead: options.onDead,
   });
