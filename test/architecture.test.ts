@@ -21,7 +21,7 @@ const files = (dir: string): readonly string[] =>
     entry.isDirectory() ? files(join(dir, entry.name)) : entry.name.endsWith(".ts") ? [join(dir, entry.name)] : [],
   );
 
-const IMPORT = /^(?:import|export)\s+(type\s)?[^;]*?from\s+"([^"]+)"|import\("([^"]+)"\)/gm;
+const IMPORT = /^(?:import|export)\s+(type\s)?(?:[^;"]*?from\s+)?"([^"]+)"|import\("([^"]+)"\)/gm;
 
 const importsOf = (file: string): readonly Import[] =>
   [...readFileSync(file, "utf8").matchAll(IMPORT)].map((match) => {

@@ -3,11 +3,12 @@ import { deadLetterOf } from "../contracts/streams.ts";
 import type { Keyring } from "../domain/keyring.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
+import { createModes, type Modes } from "../kernel/modes.ts";
 import { type Service, within } from "../kernel/service.ts";
 import type { AgedEntry, Position, Streams, Subscription } from "../ports/streams.ts";
 import { createSequence, type Message, type Sequence, type Verdict } from "./sequence.ts";
 
-/** Where the reading of a topic goes on: a place that is not behind the snapshot, and each zone's last number in it. */
+/** Where the reading of a topic goes on: a place in the stream from before the snapshot, and each zone's last number in it. */
 export type FeedSnapshot = {
   readonly position: Position;
   readonly seqs: ReadonlyMap<string, number>;
@@ -27,9 +28,9 @@ export type FeedOptions = {
   readonly topics: readonly string[];
   readonly clock: Clock;
   readonly log: Log;
-  /** Reads the truth and applies it; undefined: the reader begins at the stream's end and calls `onLost` instead. */
+  /** Reads the state from the database and applies it. undefined: the reader begins at the stream's end, and calls `onLost`. */
   readonly snapshot?: (signal: AbortSignal) => Promise<FeedSnapshot>;
-  /** What was missed is not known: all that was derived from the topics must be read again. Also called at the start. */
+  /** Messages were missed, and it is not known which: all that was derived from the topics must be read again. Also at the start. */
   readonly onLost?: () => void;
   /** New, signed, in order. Synchronous, so that nothing comes between a message and the next. */
   readonly onMessage: (message: Message) => void;
@@ -40,9 +41,8 @@ export type FeedOptions = {
 
 export type Feed = Service & {
   /**
-   * Milliseconds since what was read was last known to be the database's whole word: since the last head that matched, or
-   * since the reading of the state began, where no head has come since. Of the topic where that is longest; Infinity
-   * before the first.
+   * Milliseconds since the reader was last known to have everything that the database had: since the last head that matched,
+   * or since the snapshot was asked for, if that is later. The longest of all topics; Infinity before the first.
    */
   age_ms(): number;
   /** What keeps it from being ready, in a few words; undefined when it is. */
@@ -50,31 +50,47 @@ export type Feed = Service & {
 };
 
 type Head = Extract<Verdict, { kind: "head" }>;
+type TopicMode = "unread" | "whole" | "lost";
 type Topic = {
+  readonly mode: Modes<TopicMode>;
   readonly sequence: Sequence;
-  /** Monotonic; when what the last match proves was true. */
+  /** Monotonic: at this moment the reader had everything. -Infinity after a failure to read, until a head or a snapshot. */
   matched_ms: number;
   /** From the database's clock to ours: the least that was seen between a head's signed time and its coming. */
   offset_ms: number;
-  /** Heads in a row that count less than we know, or that come late. */
+  /** Heads in a row that count less than we know. */
   ahead: number;
+  /** Heads in a row that came late. */
   late: number;
-  whole: boolean;
+};
+
+const TOPIC_TRANSITIONS: Readonly<Record<TopicMode, readonly TopicMode[]>> = {
+  unread: ["whole"],
+  whole: ["whole", "lost"],
+  lost: ["whole"],
 };
 
 const RETRY_MIN_MS = 100;
 const RETRY_MAX_MS = 5000;
 /** A reading that went well for so long earns the next hole a snapshot without delay. */
 const STEADY_MS = 10_000;
-/** An old head overtaken by a new one is no surprise; three in a row are a database that lost what it had committed. */
+/** One old head that comes after a newer one is no surprise. Three in a row are a database that lost what it had committed. */
 const AHEAD_MAX = 3;
 /** A head that comes so long after its time, as often in a row, is not delayed by chance. */
 const LATE_MS = 3_000;
 const LATE_MAX = 3;
 
 /**
- * The signed broadcast reader. With a snapshot: place, then truth, then everything behind the place; a hole brings the
- * next snapshot, and until that is there the old reading goes on, so that what comes meanwhile is applied at once.
+ * The signed broadcast reader. With a snapshot it takes a place in the stream, then the snapshot, then every entry after the
+ * place. Modes of a topic:
+ *
+ *   unread → whole    the first reading has begun
+ *   whole → lost      something is missing, or heads can't be believed, and there is a snapshot to read
+ *   lost → whole      the next snapshot was read, and its account began
+ *   whole → whole     without a snapshot: what was missed is announced with `onLost`, and the account begins anew
+ *
+ * While a topic is `lost`, the former reading goes on: what comes meanwhile is applied at once. Further faults of it say
+ * nothing new, and are ignored. The feed is ready while every topic is `whole` and none has an infinite age.
  */
 export const createFeed = (options: FeedOptions): Feed => {
   const { streams, ring, owner, clock, log } = options;
@@ -82,22 +98,24 @@ export const createFeed = (options: FeedOptions): Feed => {
     options.topics.map((name) => [
       name,
       {
+        mode: createModes(`the feed of ${name}`, TOPIC_TRANSITIONS, "unread"),
         sequence: createSequence(ring, name),
         matched_ms: -Infinity,
         offset_ms: Infinity,
         ahead: 0,
         late: 0,
-        whole: false,
       },
     ]),
   );
   const abort = new AbortController();
+  /** Only `run` replaces it, and closes the former first: no entry is ever counted on another reading's account. */
   let subscription: Subscription | undefined;
   let running: Promise<void> | undefined;
-  /** Monotonic; heads that were written before it know less than the snapshot. */
+  /** Monotonic: when the last snapshot was there. A head that was written before it counts less than the snapshot holds. */
   let snapshot_ms = -Infinity;
-  /** Monotonic; the last failure to read. What came to pass behind it may not be in a head that was written before it. */
+  /** Monotonic: the last failure to read. A head that was written before it does not prove what came to pass since. */
   let failed_ms = -Infinity;
+  /** Ends the wait of `run`, so that it reads the next snapshot. */
   let restart = (): void => undefined;
 
   const report = (kind: AnomalyKind, stream: string, detail: string): void => {
@@ -105,23 +123,23 @@ export const createFeed = (options: FeedOptions): Feed => {
     options.onAnomaly?.(kind, stream, detail);
   };
 
-  /** Something is missing: the next snapshot, or, without one, everything is to be read again by whoever listens. */
+  /** Something is missing. The next snapshot is read; without one, whoever listens reads everything again. */
   const lose = (stream: string, topic: Topic, detail: string): void => {
     if (options.snapshot === undefined) {
       report("hole", stream, detail);
       topic.sequence.restart(undefined);
       options.onLost?.();
-    } else if (topic.whole) {
-      topic.whole = false; // until the snapshot is there; more of the same says nothing new
+    } else if (topic.mode.now === "whole") {
+      topic.mode.go("lost");
       report("hole", stream, detail);
       restart();
     }
   };
 
   /**
-   * A head proves what was true at its signed time, wherever it stands in the stream: one that is played again, or held
-   * back, makes nobody young. `offset_ms` takes the database's clock to ours; heads that are late against it for good mean
-   * that a clock moved (or that somebody holds them back), and the snapshot tells which.
+   * A head proves what was true at its signed time, wherever it stands in the stream. So a head that is played again, or held
+   * back, makes nobody young. `offset_ms` takes the database's clock to ours. If heads stay late against it, a clock was moved
+   * or somebody holds them back: the next snapshot brings the database's time, and tells.
    */
   const onHead = (stream: string, topic: Topic, { relation, at_ms }: Head, written_ms: number): void => {
     if (relation === "match") {
@@ -179,7 +197,7 @@ export const createFeed = (options: FeedOptions): Feed => {
       onEntries,
       onError: (error) => {
         log.warn({ owner, error }, "a stream can't be read");
-        // What is revoked from here on is told late, and calls would pass until it is: nothing is known before a new head.
+        // What is revoked from now on would come late, and calls would pass until then. So the age is infinite until a new head.
         failed_ms = clock.monotonic_ms();
         for (const topic of topics.values()) topic.matched_ms = -Infinity;
       },
@@ -197,7 +215,7 @@ export const createFeed = (options: FeedOptions): Feed => {
     topic.offset_ms = at_ms === undefined ? Infinity : asked_ms - at_ms;
     topic.ahead = 0;
     topic.late = 0;
-    topic.whole = true;
+    topic.mode.go("whole");
     topic.matched_ms = Math.max(topic.matched_ms, asked_ms);
   };
 
@@ -207,7 +225,7 @@ export const createFeed = (options: FeedOptions): Feed => {
       const from: Record<string, Position> = {};
       for (const name of topics.keys()) from[name] = await streams.position(name);
       for (const topic of topics.values()) account(topic, undefined, asked_ms);
-      options.onLost?.(); // behind the place: what is read from now on is no older than what comes through the stream
+      options.onLost?.(); // after the places were taken: what is read from now on is no older than what the stream brings
       await subscribe(from);
     } else {
       const { position, seqs, at_ms } = await options.snapshot(abort.signal);
@@ -237,9 +255,9 @@ export const createFeed = (options: FeedOptions): Feed => {
         if (clock.monotonic_ms() - began_ms >= STEADY_MS) wait_ms = RETRY_MIN_MS;
       } catch (error) {
         if (abort.signal.aborted) return;
-        log.warn({ owner, error }, "the state behind a stream can't be read");
+        log.warn({ owner, error }, "the state of a stream can't be read");
       }
-      // Behind a hole, too: one that comes back at once must not turn into a flood of snapshots.
+      // After a hole, too: holes that come one upon another must not become a flood of snapshots.
       await pause(wait_ms, undefined, { signal: abort.signal }).catch(() => undefined);
       wait_ms = Math.min(wait_ms * 2, RETRY_MAX_MS);
     }
@@ -257,7 +275,7 @@ export const createFeed = (options: FeedOptions): Feed => {
     age_ms,
     fault() {
       for (const topic of topics.values())
-        if (!topic.whole) return "messages are missing, the state is being read again";
+        if (topic.mode.now !== "whole") return "messages are missing, the state is being read again";
       return age_ms() === Infinity
         ? "the state is not known: it was not read since the start or the last failure"
         : undefined;

@@ -390,8 +390,7 @@ describe("the dispatcher", () => {
     await db.sql`update outbox set fields_json = '{"id": 1}' where zone_id = 'z1' and seq = ${bad}`;
     await revoke("behind", "z1");
     await revoke("beside", "z2");
-    const dead: string[] = [];
-    const { one, log, clock } = dispatcher({ onDead: (stream) => dead.push(stream) });
+    const { one, log, clock } = dispatcher();
     await one.tick();
     assert.deepEqual(
       (await messages(STREAMS.revoke)).map((entry) => entry.fields["id"]),
@@ -406,8 +405,8 @@ describe("the dispatcher", () => {
       (await messages(STREAMS.revoke)).map((entry) => entry.fields["id"]),
       ["beside", "behind"],
     );
-    assert.deepEqual(dead, [STREAMS.revoke]);
-    const [letter] = await all(deadLetterOf(STREAMS.revoke));
+    const [letter, ...more] = await all(deadLetterOf(STREAMS.revoke));
+    assert.deepEqual(more, []);
     assert.deepEqual([letter?.fields["seq"], letter?.fields["fields_json"]], ["1", '{"id": 1}']);
     assert.ok(log.lines.some((line) => line.level === "error" && /revocation was given up/.test(line.message)));
   });
