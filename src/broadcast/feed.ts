@@ -139,7 +139,7 @@ export const createFeed = (options: FeedOptions): Feed => {
   /**
    * A head proves what was true at its signed time, wherever it stands in the stream. So a head that is played again, or held
    * back, makes nobody young. `offset_ms` takes the database's clock to ours. If heads stay late against it, a clock was moved
-   * or somebody holds them back: the next snapshot brings the database's time, and tells.
+   * or somebody holds them back: the next snapshot brings the database's time, and shows which.
    */
   const onHead = (stream: string, topic: Topic, { relation, at_ms }: Head, written_ms: number): void => {
     if (relation === "match") {

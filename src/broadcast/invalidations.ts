@@ -26,7 +26,7 @@ export type InvalidationsOptions = {
 /** `age_ms`: since the oldest of the topics' last matching heads; Infinity before the first. */
 export type Invalidations = Service & { age_ms(): number; fault(): string | undefined };
 
-/** Kinds that this build knows; another is a newer writer's. */
+/** Kinds that this build knows. A newer build may write others. */
 const KINDS: Readonly<Record<Invalidation["kind"], true>> = {
   zone: true,
   application: true,
@@ -41,7 +41,7 @@ const KINDS: Readonly<Record<Invalidation["kind"], true>> = {
 const isKind = (text: string | undefined): text is Invalidation["kind"] =>
   text !== undefined && Object.hasOwn(KINDS, text);
 
-/** What tells caches to read again. Needs no snapshot: whoever has lost something forgets everything. */
+/** Makes caches read again what changed. It needs no snapshot: a cache that missed a message forgets everything. */
 export const createInvalidations = (options: InvalidationsOptions): Invalidations => {
   const feed = createFeed({
     streams: options.streams,
@@ -54,7 +54,7 @@ export const createInvalidations = (options: InvalidationsOptions): Invalidation
     onMessage: ({ stream, zone_id, fields }) => {
       const { kind, id } = fields;
       if (isKind(kind) && id !== undefined) options.onInvalidate(stream as InvalidationTopic, { zone_id, kind, id });
-      else options.onLost(); // not understood, so it may concern anything
+      else options.onLost(); // this build does not know the kind, so anything may have changed
     },
     ...(options.onAnomaly === undefined ? {} : { onAnomaly: options.onAnomaly }),
   });

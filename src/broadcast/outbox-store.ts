@@ -34,17 +34,16 @@ const RESERVED = new Set(["zone_id", "seq", "outbox_id", "at", "head", "total", 
 const MAX_FIELDS_BYTES = 16 * 1024;
 
 /**
- * Writes the message in the transaction of the change that it tells of, under the zone's next number, and wakes the
- * dispatcher at the commit. Resolves to the row, which is true once the transaction is committed. Call it last: the
- * number's row stays locked until the commit, which is what keeps numbers without gaps and in the order of commit. Throws
- * `RangeError` for fields that can't travel.
+ * Writes a message in the transaction of its change, with the zone's next number. The commit wakes the dispatcher. Resolves to
+ * the row, which counts only once the transaction is committed. Call it last: the zone's counter stays locked until the commit,
+ * so that numbers have no gaps and are in the order of commit. Throws `RangeError` for fields that can't travel.
  */
 export const enqueue = async (tx: Transaction, message: OutboxMessage): Promise<OutboxRow> => {
   const wrong = Object.keys(message.fields).find((name) => RESERVED.has(name) || name.startsWith("_"));
   if (wrong !== undefined)
     throw new RangeError(`an outbox message can't have a field ${wrong}: the dispatcher adds it`);
   const fields_json = JSON.stringify(message.fields);
-  // Bounded here, because an entry that no stream takes would stand in front of everything behind it.
+  // Bounded here: an entry that no stream takes would hold up everything after it.
   if (Buffer.byteLength(fields_json) > MAX_FIELDS_BYTES)
     throw new RangeError(`an outbox message may have ${MAX_FIELDS_BYTES} bytes`);
   const { stream, zone_id } = message;
@@ -72,7 +71,7 @@ export const enqueueRevocation = (tx: Transaction, event: RevocationEvent): Prom
     fields: { op: event.op, kind: event.kind, id: event.id, expires_at: String(event.expires_at) },
   });
 
-/** `enqueue` of what tells caches to read again. */
+/** `enqueue` of what makes caches read again. */
 export const enqueueInvalidation = (
   tx: Transaction,
   stream: Exclude<OutboxStream, typeof STREAMS.revoke>,
@@ -81,9 +80,9 @@ export const enqueueInvalidation = (
   enqueue(tx, { stream, zone_id: message.zone_id, fields: { kind: message.kind, id: message.id } });
 
 /**
- * The oldest rows that wait, and the totals, in one statement and so of one moment: whoever appends these rows and then
- * the total says what is true at that place. A zone whose first row waits for its next attempt waits as a whole: its
- * rows must not overtake each other. `at_ms` by the database's clock.
+ * The oldest rows that wait, and the totals, in one statement and so of one moment. Whoever appends these rows, and then the
+ * total, says what is true at that place. If a zone's first row waits for its next attempt, so do its others: rows of one zone
+ * must not overtake each other. `at_ms` by the database's clock.
  */
 export const readPending = async (sql: Queryable, streams: readonly string[], limit: number): Promise<PendingRows> => {
   const [found] = await sql<PendingRows[]>`
@@ -112,7 +111,7 @@ export const readPending = async (sql: Queryable, streams: readonly string[], li
   return found;
 };
 
-/** Rows that were sent in the last `within_s` seconds, in order, behind `after` (an id). */
+/** Rows that were sent in the last `within_s` seconds, in order, with ids over `after`. */
 export const readSent = (
   sql: Queryable,
   streams: readonly string[],
@@ -135,7 +134,7 @@ export const markSent = async (tx: Transaction, ids: readonly number[]): Promise
   await tx`update outbox set sent_at = now(), attempts = attempts + 1 where id in ${idsIn(tx, ids)}`;
 };
 
-/** The row's next attempt is in `wait_s`; its zone's rows behind it wait with it. */
+/** The row's next attempt is in `wait_s` seconds. Its zone's later rows wait with it. */
 export const markFailed = async (tx: Transaction, id: number, wait_s: number, error: string): Promise<void> => {
   await tx`
     update outbox

@@ -42,15 +42,16 @@ const eventOf = (message: Message): RevocationEvent | undefined => {
 };
 
 /**
- * The marks of everything revoked, from the STS's snapshot and the stream behind it. While a hole is being closed the
- * marks from before it are enforced beside the new ones, until a head says that nothing is missing: refusing what was
- * resumed for a moment is the lesser fault.
+ * The marks of everything revoked, from the STS's snapshot and the stream after it. After a hole, the marks from before it are
+ * enforced beside those of the new snapshot, until a head shows that nothing is missing. What was resumed meanwhile is refused
+ * for a moment: that is the lesser fault.
  */
 export const createRevocations = (options: RevocationsOptions): RevocationService => {
   const { clock, log } = options;
   const events = new Set<(event: RevocationEvent) => void>();
   const snapshots = new Set<() => void>();
   let marks = createMarkSet();
+  /** The marks from before a hole. Held while no head has matched since; this guarantees that no mark is ever missing. */
   let before: MarkSet | undefined;
 
   const snapshot = async (signal: AbortSignal): Promise<FeedSnapshot> => {
@@ -68,14 +69,14 @@ export const createRevocations = (options: RevocationsOptions): RevocationServic
       position ??= page.position;
       at_ms ??= page.at_ms;
       for (const zone of page.zones) {
-        // A zone on two pages was read twice; what happened in between is replayed from the earlier number, in order.
+        // A zone on two pages was read twice. The stream brings what happened in between, from the earlier number on.
         seqs.set(zone.zone_id, Math.min(zone.seq, seqs.get(zone.zone_id) ?? Infinity));
         for (const mark of zone.marks) fresh.add(zone.zone_id, mark.kind, mark.id, mark.expires_at);
       }
       cursor = page.cursor;
     } while (cursor !== undefined);
     if (before === undefined) before = marks;
-    else before.addAll(marks); // a second snapshot before the first head: nothing that was enforced is let go
+    else before.addAll(marks); // a second snapshot before a head: what was enforced stays so
     marks = fresh;
     for (const changed of snapshots) changed();
     return { position, seqs, at_ms };
@@ -115,8 +116,8 @@ export const createRevocations = (options: RevocationsOptions): RevocationServic
 
   const began = { wall_ms: clock.now_ms(), monotonic_ms: clock.monotonic_ms() };
   /**
-   * The time to forget by: whichever is less of the wall clock and of the time that passed since the start. A wall clock
-   * that is set forward would forget marks whose tokens are taken again once it is set back.
+   * Marks end by the lesser of the wall clock and the time since the start. If a wall clock was set forward, marks would be
+   * forgotten whose tokens are valid again once it is set back.
    */
   const forgetting_ms = (): number =>
     Math.min(clock.now_ms(), began.wall_ms + clock.monotonic_ms() - began.monotonic_ms);

@@ -28,7 +28,7 @@ export type Sequence = {
   accept(fields: Fields): Verdict;
 };
 
-/** A transaction is never open for so long: a row that is older than a head by more was counted in it. */
+/** No transaction is open for longer. So a row that is older than a head by more was counted in that head. */
 const LONGEST_TRANSACTION_MS = 60_000;
 const WHOLE = /^(0|[1-9][0-9]{0,15})$/;
 
@@ -63,14 +63,19 @@ export const messageFields = (
 });
 
 /**
- * Why a match proves that nothing is missing: per zone the reader's number is never above the database's, numbers are
- * taken without gaps, and a gap spoils the account until it begins anew; so the sums are equal only where every zone's is.
+ * Why a match proves that nothing is missing: a zone's number here is never above the database's. A gap spoils the account
+ * until it begins anew. So the sums are equal only where every zone's number is.
  */
 export const createSequence = (ring: Keyring, stream: string): Sequence => {
+  /** By zone, the last number that came. */
   let seqs = new Map<string, number>();
+  /** The sum of all zones' numbers; undefined until a reader that began without numbers has its first head. */
   let total: number | undefined;
+  /** Whether the account began with each zone's number. */
   let numbered = false;
+  /** The time of that first head. */
   let began_at_ms = 0;
+  /** No gap since the account began. */
   let intact = true;
 
   const acceptHead = (fields: Fields): Verdict => {

@@ -15,7 +15,7 @@ import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from
 import type { Address } from "../process/role-thread.ts";
 import type { CliContext } from "./index.ts";
 
-/** A terminal's Ctrl-C reaches npm and us, so it comes twice; only a later one is meant as "now". */
+/** A terminal's Ctrl-C reaches npm and this process, so it comes twice. Only a later one means "now". */
 const SAME_SIGNAL_MS = 1_000;
 const ISSUER_FILE = "issuer-url";
 
@@ -39,7 +39,7 @@ export const serveCommand = (context: CliContext): Command =>
 
 type Stop = { readonly code: number; readonly why: string };
 
-/** Told to stop before the start was over: what was made by then is closed, and the rest of the start ends with the process. */
+/** The process must stop before its start is over. What was made is closed; the rest of the start ends with the process. */
 class Stopped extends Error {
   readonly stop: Stop;
   constructor(stop: Stop) {
@@ -50,7 +50,7 @@ class Stopped extends Error {
 
 type StopSignal = { readonly stopped: Promise<Stop>; readonly abort: AbortSignal; fail(error: unknown): void };
 
-/** Resolves with the first reason to stop. A second signal, if it is no echo of the first, ends the drain at once. */
+/** Resolves with the first reason to stop. A second signal ends the drain at once, unless it is an echo of the first. */
 const stopSignal = (log: () => Log): StopSignal => {
   const abort = new AbortController();
   let stop: (reason: Stop) => void = () => {};
@@ -96,15 +96,15 @@ const issuerUrl = (config: Config, data_dir: DataDir | undefined, sts: Address |
   return own;
 };
 
-/** Serves the roles of `--role` until the process is told to stop. Resolves to the exit code. */
+/** Serves the roles of `--role` until a signal or a failure. Resolves to the exit code. */
 const serve = async (roles: readonly RoleName[], context: CliContext): Promise<number> => {
   const lines = standardOutput();
   let log = createLog({ level: "warn", destination: lines });
-  const stop = stopSignal(() => log); // before anything is made that a signal's own end would leave half-done
+  const stop = stopSignal(() => log); // first, because a signal would else end the process with things half made
   const dev = isDev(context.env);
   if (dev) process.umask(0o077); // the embedded database's own files, too, are for this user alone
   const data_dir = dev ? await openDataDir(context.env["CARACAL_DATA_DIR"] || ".caracal", context.env) : undefined;
-  data_dir?.remove(QUICKSTART_FILE); // a former start's: it would send programs to ports where nobody is
+  data_dir?.remove(QUICKSTART_FILE); // from a former start: its ports are no longer ours
   let threads: Threads = [];
   let demo: Service | undefined;
   let timeout_ms = 0;
@@ -139,7 +139,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     log = createLog({ level: config.LOG_LEVEL, destination: lines });
     for (const line of unreadVariables(context.env)) log.warn({}, line);
     const { here, apart } = layOut(config);
-    // They first: each thread loads what its roles need while the other does, and while ports are taken.
+    // Other threads first: all load their modules at the same time, and while ports are taken.
     const elsewhere = apart.map((role) =>
       createElsewhere({
         role,
@@ -159,7 +159,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
     });
     threads = [main, ...elsewhere];
     const starting = startUp(config, main);
-    starting.catch(() => undefined); // told below, unless the process was told to stop first
+    starting.catch(() => undefined); // reported below, unless a signal came first
     const first = await Promise.race([starting.then(() => undefined), stop.stopped]);
     if (first !== undefined) throw new Stopped(first);
 
@@ -178,7 +178,7 @@ const serve = async (roles: readonly RoleName[], context: CliContext): Promise<n
   }
 };
 
-/** Dev's folder brings the secrets; the folder itself is where the process found it. */
+/** In dev the data folder holds the secrets. The variable that names the folder is set to where it was found. */
 const devDefaults = (env: Env, data_dir: DataDir | undefined): Env =>
   data_dir === undefined
     ? {}

@@ -18,15 +18,15 @@ export type SetEvaluation = {
 };
 
 /**
- * What one request may still spend: on all members and resources, on reading the input for each, on new instances. A
- * member that began may take it below zero; nothing begins after that.
+ * What one request may still spend on all members and resources, on reading the input for each, and on new instances. A member
+ * that has begun may take it below zero. Nothing begins after that.
  */
 export type RequestBudget = { units_left: number };
 
 /** A request's budget, where one member may spend `budget_units` (`POLICY_BUDGET`): at the default, some 4 ms. */
 export const requestBudget = (budget_units: number): RequestBudget => ({ units_left: 10 * budget_units });
 
-/** UTF-8 takes 3 bytes at most for a unit of UTF-16: a text that is short enough by that need not be measured. */
+/** UTF-8 takes at most 3 bytes for a UTF-16 unit. A text that is short enough by that is not measured. */
 const BYTES_PER_CHAR = 3;
 const isLonger = (text: string, bytes: number): boolean =>
   text.length * BYTES_PER_CHAR > bytes && Buffer.byteLength(text) > bytes;

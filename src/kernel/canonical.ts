@@ -5,7 +5,7 @@ const NULL_LENGTH = 0xffffffff;
 
 /** UTF-8 takes at most so many bytes for each UTF-16 unit. */
 export const BYTES_PER_CHAR = 3;
-/** Texts up to this length are given room for the most that they can take, instead of being measured first. */
+/** A text up to this length gets the most room that it can need. A longer one is measured first. */
 const MEASURED_CHARS = 1_024;
 
 const roomFor = (field: Field): number => {
@@ -24,7 +24,7 @@ export const mostBytesOf = (fields: readonly Field[]): number => {
   return bytes;
 };
 
-/** Writes one field behind its length into `out` at `at`, and returns the place behind it. `out` has room for it. */
+/** Writes a field's length and the field into `out` at `at`. Returns the offset after it. `out` must have room for it. */
 export const writeField = (out: Buffer, at: number, field: Field): number => {
   if (field === null) return out.writeUInt32BE(NULL_LENGTH, at);
   if (typeof field === "string") {
@@ -32,13 +32,13 @@ export const writeField = (out: Buffer, at: number, field: Field): number => {
     out.writeUInt32BE(length, at);
     return at + 4 + length;
   }
-  const behind = out.writeUInt32BE(field.byteLength, at);
-  out.set(field, behind);
-  return behind + field.byteLength;
+  const after = out.writeUInt32BE(field.byteLength, at);
+  out.set(field, after);
+  return after + field.byteLength;
 };
 
 /**
- * Writes the fields one behind the other, each with its length as uint32 big-endian, null as 0xFFFFFFFF without bytes.
+ * Writes the fields one after the other, each with its length as uint32 big-endian, null as 0xFFFFFFFF without bytes.
  * Unambiguous: no field's content can be read as another's boundary, as `a=b\n` lines or separators allow.
  */
 export const writePrefixed = (out: Buffer, at: number, fields: readonly Field[]): number => {
@@ -55,12 +55,12 @@ export const lengthPrefixed = (fields: readonly Field[]): Buffer => {
   return out.subarray(0, writePrefixed(out, 0, fields));
 };
 
-/** What is kept for the next use; more is made for the one that asks. */
+/** Memory up to this size is kept for the next use. */
 const MAX_KEPT_BYTES = 2 * 1024 * 1024;
 
 /**
- * Memory to write something into that is hashed at once: a large allocation for each costs more than the hash. Whoever
- * asks again gets the same memory, so nothing of it outlives the function that asked.
+ * Memory to write something into that is hashed at once, because an allocation for each costs more than the hash. The next
+ * one who asks gets the same memory. So nothing of it may outlive the function that asked.
  */
 export const createScratch = (): ((bytes: number) => Buffer) => {
   let kept = Buffer.allocUnsafeSlow(16 * 1024);

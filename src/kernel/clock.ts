@@ -7,8 +7,8 @@ let text_ms = -1;
 let text = "";
 
 /**
- * RFC 3339 in UTC with milliseconds, of milliseconds since the epoch. The last one is remembered: what happens in one tick
- * shares its millisecond, and making a date costs more than the rest of an event.
+ * Milliseconds since the epoch → RFC 3339 in UTC, with milliseconds. The last text is remembered: events of one tick share
+ * their millisecond, and making the text costs more than the rest of an event.
  */
 export const isoText = (ms: number): string => {
   if (ms !== text_ms) {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 /** What a unix socket's address holds at most on the systems that we run on (104 on some, 108 on Linux), with the zero. */
 const MAX_ADDRESS_BYTES = 103;
-/** Each attempt that fails was another's progress. Beyond it somebody holds the lock, or makes sport of it. */
+/** An attempt fails only because another process got further. After so many, that one counts as the holder. */
 const MAX_ATTEMPTS = 64;
 const DEAD: ReadonlySet<unknown> = new Set(["ECONNREFUSED", "ENOENT"]);
 
@@ -23,7 +23,7 @@ const listen = (address: string): Promise<Server> =>
     });
   });
 
-/** Whether somebody listens there. What can't be told counts as alive: nobody takes a lock by a fault of the look. */
+/** Whether somebody listens there. If that can't be found out, yes: nobody takes a lock by mistake. */
 const isAlive = (address: string): Promise<boolean> =>
   new Promise((resolve) => {
     const probe = connect(address);
@@ -84,7 +84,7 @@ export const lockFolder = async (folder: string): Promise<(() => Promise<void>) 
     return undefined;
   };
 
-  /** What the dead left behind: lower numbers, and sockets of those that were killed on their way. */
+  /** Removes what processes left that died: lower numbers, and sockets of those that were killed on their way. */
   const sweep = async (held: number): Promise<void> => {
     for (const name of readdirSync(folder)) {
       const stale = name.startsWith("new-") ? !(await isAlive(addressOf(name))) : Number(name) < held;

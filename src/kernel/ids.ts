@@ -7,9 +7,9 @@ let last_ms = 0;
 
 const DIGITS = Buffer.from("0123456789abcdef", "latin1");
 const DASH = 0x2d;
-/** The text under construction: one string comes out of it, instead of a rope of fifteen. */
+/** The text is built here, so that one string comes out of it and not a chain of fifteen. */
 const text = Buffer.alloc(36, DASH);
-/** Where the 13th to 32nd digit stand: behind the time, around the dashes. */
+/** Where the 13th to 32nd digit stand: after the time, and around the dashes. */
 const RANDOM_DIGITS = [15, 16, 17, 19, 20, 21, 22, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35] as const;
 let text_ms = -1;
 

@@ -1,8 +1,8 @@
-/** What of many owners is kept, up to a common number: one owner's many push out none of another's who has few. */
+/** Keeps values of many owners, up to a common number. An owner with many values pushes out none of an owner with few. */
 export type KeptShares<K, V> = {
-  /** Gives it out, and keeps it no longer. */
+  /** Returns the value, and keeps it no longer. */
   take(owner: string, key: K): V | undefined;
-  /** Above the number the owner that has most loses what it used least recently. */
+  /** Above the number, the owner with most values loses the one that it used least recently. */
   put(owner: string, key: K, value: V): void;
 };
 
@@ -22,7 +22,7 @@ export const createKeptShares = <K, V>(max: number): KeptShares<K, V> => {
     return value;
   };
 
-  /** A walk over all owners: it costs less than to make again what is lost, which is when it is done. */
+  /** Walks over all owners. That happens only when a value is dropped, and making one costs more. */
   const largest = (): readonly [string, Map<K, V>] | undefined => {
     let found: readonly [string, Map<K, V>] | undefined;
     for (const one of owners) if (found === undefined || one[1].size > found[1].size) found = one;

@@ -8,9 +8,9 @@ export type Place<T> = {
 };
 
 /**
- * What thousands of calls a second enter and leave: a set would make a new table for every few of them, the old table
- * holds the new one, and once one of them is in the collector's old generation, so are all calls of the process until its
- * next full collection.
+ * A list that thousands of calls a second enter and leave. A `Set` makes a new table for every few of them, and the old table
+ * refers to the new one. Once one table is in the collector's old generation, it keeps all later calls until the next full
+ * collection.
  */
 export class LinkedList<T> {
   private first: Place<T> | undefined = undefined;
@@ -27,7 +27,7 @@ export class LinkedList<T> {
     return place;
   }
 
-  /** Once for each place. Its links are cleared, or one that is in the old generation would keep those behind it. */
+  /** Once for each place. Its links are cleared: a place in the old generation would else keep those after it. */
   take(place: Place<T>): void {
     const { before, after } = place;
     if (before === undefined) this.first = after;
@@ -37,7 +37,7 @@ export class LinkedList<T> {
     place.after = undefined;
   }
 
-  /** What is in it now; what comes or goes meanwhile does not change it. */
+  /** The items as of now, in an array of its own. */
   all(): T[] {
     const items: T[] = [];
     for (let place = this.first; place !== undefined; place = place.after) items.push(place.item);

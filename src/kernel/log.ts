@@ -61,7 +61,7 @@ export const standardOutput = (): DestinationStream => pino.destination({ dest: 
 /** JSON lines on standard output, scrubbed: the last line of defence, not a licence to log a secret. */
 export const createLog = (options: LogOptions): Log => {
   const destination = options.destination ?? standardOutput();
-  // Whoever read our lines is gone: no reason to end the process, and nobody to tell.
+  // Whoever read our lines is gone. That is no reason to end the process, and there is nobody to report it to.
   if ("on" in destination && typeof destination.on === "function") destination.on("error", () => undefined);
   return pino(
     {

@@ -19,8 +19,8 @@ const positive = (by: number): number => {
 };
 
 /**
- * Counters are added up here and told to prom-client when somebody reads them: it hashes labels at each count, which a
- * call of ours does several times. `include`: metrics of the whole process, such as round trips and statements, shown on
+ * Counters are added up here, and handed to prom-client when somebody reads them. It hashes labels at each count, and a call
+ * counts several times. `include`: metrics of the whole process, such as round trips and statements, shown on
  * every role's page.
  */
 export const createMetrics = (...include: readonly Metrics[]): Metrics => {

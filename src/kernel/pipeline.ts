@@ -25,7 +25,7 @@ export type DenialExtra = {
   readonly diagnostics?: readonly unknown[];
   readonly retry_after_s?: number;
   readonly description?: string;
-  /** The reason to tell outside in place of the pipeline's own: the word of the part that refused. */
+  /** The reason that the caller sees, in place of the pipeline's own: the word of the part that refused. */
   readonly public_reason?: string;
 };
 
@@ -91,8 +91,8 @@ type Ends = ReadonlyMap<string, Step>;
 const NO_ENDS: Ends = new Map();
 
 /**
- * Runs begin from an object of their final shape: one that grows over fifteen steps costs three times as much, and one
- * that is spread out of two costs ten times as much as the clone of one. The first runs teach which names there are.
+ * Each run begins with an object of its final shape. One that grows over fifteen steps costs three times as much as a clone,
+ * and one that is spread from two objects ten times as much. The first runs show which names there are.
  */
 const LEARNING_RUNS = 64;
 

@@ -35,7 +35,7 @@ export class Problem extends Error {
   }
 }
 
-/** Who asked is gone, and nothing more is done for it: nobody reads this. */
+/** The caller is gone. Nothing more is done for it, and nobody reads this. */
 export const requestAborted = (): Problem => new Problem(408, "request_aborted", "The client ended the request.");
 
 /** A fault of the operator's making (a flag, a variable, a port, a folder): printed as one line, exit code 1, no stack. */

@@ -19,13 +19,13 @@ export type WorkerOptions = {
   readonly tick: (signal: AbortSignal) => Promise<void>;
   /** A round that failed; the worker goes on with the next. */
   readonly onError: (error: unknown) => void;
-  /** Runs once when the worker stops, behind the last round. */
+  /** Runs once when the worker stops, after the last round. */
   readonly onStop?: () => Promise<void>;
 };
 
 /**
- * Repeats `tick`, one round at a time; `wake()` starts the next at once (and once more, if it comes during a round, because
- * that round may have looked before what woke us was there).
+ * Repeats `tick`, one round at a time. `wake()` starts the next round at once. If it comes during a round, another follows,
+ * because the running one may have looked too early.
  */
 export const worker = (options: WorkerOptions): Worker & { wake(): void } => {
   const abort = new AbortController();

@@ -1,4 +1,4 @@
-/** What of a bound may be held by whom: fractions of it, each over 0 and at most 1. */
+/** A bound, and the fractions of it that one zone and one client may hold: over 0, and at most 1. */
 export type ShareOptions = {
   /** How many places there are for everybody. */
   readonly limit: number;
@@ -17,11 +17,11 @@ export type Share = { readonly ok: true; release(): void };
 export type NoShare = { readonly ok: false; readonly bound: ShareBound };
 
 export type Shares = {
-  /** Takes a place for a call of the client in the zone, or says which bound stands against it. O(1). */
+  /** Takes a place for a call of the client in the zone, or says which bound is reached. O(1). */
   take(zone_id: string, client_id: string): Share | NoShare;
   /** Places that are held. */
   readonly held: number;
-  /** Zones that hold any: none is remembered after its last. */
+  /** Zones that hold a place. A zone is forgotten with its last place. */
   readonly zones: number;
 };
 
@@ -55,8 +55,8 @@ const FULL: Readonly<Record<ShareBound, NoShare>> = {
 
 /**
  * Counts who holds how much of something that all share, so that no zone can take all of it from the others, and no client
- * all of its zone's. Every zone and client may hold one, however small the bound is. The narrowest bound is told first: a
- * client that is over its own is told so also where the process is full.
+ * all of its zone's. Every zone and client may hold one, however small the bound is. The narrowest bound is
+ * named first: a client that is over its own share hears so even where the process is full.
  */
 export const createShares = (options: ShareOptions): Shares => {
   const { limit } = options;

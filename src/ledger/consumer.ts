@@ -20,12 +20,12 @@ export type AuditConsumerOptions = {
   readonly count?: number;
   /**
    * Keeps the events; resolves once they are committed. May be given an event again (delivery is at least once). `more`:
-   * as many entries were read as are read at once, so that others wait behind them.
+   * as many entries were read as are read at once, so others wait.
    * A rejection makes a dead letter where it is a fault of our own code (`isOwnFault`), after `max_deliveries`, for the entry
    * that failed by itself. Every other rejection is an outage: the entries stay pending, however long it lasts.
    */
   readonly handle: (events: readonly SentEvent[], more: boolean) => Promise<void>;
-  /** How long to rest behind the acknowledgement of what `handle` kept, in milliseconds; not at all if absent. */
+  /** How long to rest after what `handle` kept was acknowledged, in milliseconds; not at all if absent. */
   readonly rest_ms?: () => number;
   readonly log: Log;
   readonly onDead?: (reason: string) => void;
@@ -94,7 +94,7 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
       if (!isOwnFault(error)) throw error;
       log.warn({ entry: entry.id, deliveries: entry.deliveries, error }, "an audit entry can't be kept");
       if (entry.deliveries >= options.max_deliveries) await bury(entry, "max_deliveries", error);
-      return false; // buried is acknowledged already
+      return false; // what is buried is acknowledged already
     }
   };
 
@@ -115,7 +115,8 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
     return done;
   };
 
-  let told = false;
+  /** An outage is logged once. */
+  let is_logged = false;
   const trimming = worker({
     name: "audit stream trim",
     every_ms: TRIM_EVERY_MS,
@@ -137,12 +138,12 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
         ...(options.rest_ms === undefined ? {} : { rest_ms: options.rest_ms }),
         onEntries: async (entries) => {
           const done = await onEntries(entries);
-          told = false;
+          is_logged = false;
           return done;
         },
         onError: (error) => {
-          if (!told) log.error({ error }, "audit events can't be read or kept: they wait in the stream"); // once per outage
-          told = true;
+          if (!is_logged) log.error({ error }, "audit events can't be read or kept: they wait in the stream");
+          is_logged = true;
         },
       });
       await trimming.start(failed);
@@ -155,9 +156,9 @@ export const createAuditConsumer = (options: AuditConsumerOptions): AuditConsume
 };
 
 /**
- * Moves dead entries whose signature verifies back to their stream; what is forged, or can't be appended, stays. Appended
- * before it is removed: a crash in between leaves it in both, and the ledger keeps an event once. Rejects with
- * `Unavailable`, what was moved until then stays moved.
+ * Moves dead entries back to their stream, if their signature verifies. What is forged, or can't be appended, stays. An entry is
+ * appended before it is removed: after a crash in between it is in both, and the ledger keeps an event once. Rejects with
+ * `Unavailable`; what was moved by then stays moved.
  */
 export const replayDead = async (options: {
   readonly streams: Streams;
@@ -177,7 +178,7 @@ export const replayDead = async (options: {
     if (entries.length === 0) break;
     for (const entry of entries) {
       after = entry.id;
-      // What the burial added is not part of what was signed.
+      // These two were added to the dead letter, and were not signed.
       const { _dead_id: _, _dead_reason: __, ...fields } = entry.fields;
       if (!verifyEntry(ring, stream, fields)) {
         kept += 1;

@@ -3,7 +3,7 @@ import type { RoleName } from "../domain/role-name.ts";
 /** Where a role listens: the host as configured, the port as it is. */
 export type Address = { readonly host: string; readonly port: number };
 
-/** What every thread of a process is told once all ports are known. */
+/** What every thread of a process gets once all ports are known. */
 export type Given = { readonly issuer_url: string; readonly instance_id: string };
 
 /**
@@ -25,6 +25,6 @@ export type RoleThread = {
   notReady(): Promise<void>;
   /** Ends the calls: no new ones, those in flight until `deadline_ms` have passed. */
   drain(deadline_ms: number): Promise<void>;
-  /** Ends the work, then what it stands on, in whatever phase the thread is. Tells of what fails in the log, and never rejects. */
+  /** Ends the work, then what it stands on, in whatever phase the thread is. Logs what fails, and never rejects. */
   stop(deadline_ms: number): Promise<void>;
 };

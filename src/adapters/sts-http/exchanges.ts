@@ -51,9 +51,8 @@ type Pending = {
 
 type Batch = {
   /**
-   * Those that are waited for still, each at its place. What is settled is let go of: one batch that is in the collector's
-   * old generation would otherwise keep its callers, through them the calls behind them, and so all until the next full
-   * collection.
+   * Those that are still waited for, each at its place. A settled one is removed. A batch in the collector's old generation
+   * would else keep its callers, and through them all later calls, until the next full collection.
    */
   readonly exchanges: (Pending | undefined)[];
   /** Those whose line has come; another one would contradict it. */
@@ -88,9 +87,9 @@ const reasonIn = (body: Buffer): string => {
 const isTooSlow = (error: Error): boolean => "code" in error && error.code === "UND_ERR_CONNECT_TIMEOUT";
 
 /**
- * Exchanges over HTTP. Each is waited for until its signal says that nobody waits any more. Those of one tick in one signed request, whose answer brings a line for each as soon as it is
- * decided. An exchange is in one batch and sent once at most. What a batch did not say of an exchange, because its
- * connection broke, its answer ended or it said something else than agreed, is `Unavailable` for that exchange.
+ * Exchanges over HTTP. Those of one tick go in one signed request, a batch. Its answer brings a line for each as soon as it is
+ * decided. An exchange is in one batch, and is sent once at most. It is waited for until its signal says that nobody waits any
+ * more. It is `Unavailable` where the batch has no line for it: the connection broke, the answer ended, or it is not as agreed.
  */
 export const createExchanges = (
   options: ExchangesOptions,
@@ -249,7 +248,7 @@ export const createExchanges = (
   const schedule = (): void => {
     if (scheduled) return;
     scheduled = true;
-    setImmediate(flush); // behind every callback of this tick, so that what they ask for goes along
+    setImmediate(flush); // after every callback of this tick, so that what they ask for goes along
   };
 
   return (request, signal) =>
@@ -280,7 +279,7 @@ export const createExchanges = (
       };
       signal.addEventListener("abort", one.onAbort, { once: true });
       pending += 1;
-      // While every batch is held up, those whose callers left would pile up behind them.
+      // While every batch is held up, those whose callers left would pile up here.
       if (queue.length >= 2 * MAX_PENDING) queue = queue.filter((other) => !other.settled);
       queue.push(one);
       schedule();

@@ -24,7 +24,7 @@ export type ElsewhereOptions = {
 const MODULE = new URL(`./worker${extname(import.meta.url)}`, import.meta.url);
 /** What a thread may take beyond the deadline that it was given, before it is given up. */
 const GRACE_MS = 1_000;
-/** Calls of a start: who waits for their answer tells of the fault. */
+/** Calls of a start. Whoever waits for their answer reports the fault. */
 const OF_A_START: ReadonlySet<Verb> = new Set<Verb>(["bind", "make", "start", "faults"]);
 
 type Pending = {
