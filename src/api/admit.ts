@@ -1,7 +1,8 @@
 import { timingSafeEqual } from "node:crypto";
 import type { ApiEndpoint } from "../contracts/api-access.ts";
 import { SYSTEM_ZONE } from "../domain/audit-event.ts";
-import type { Arrival } from "../http/routes.ts";
+import { headerNamed } from "../http/headers.ts";
+import type { Arrival } from "../http/router.ts";
 import { isUuid } from "../kernel/ids.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
@@ -31,7 +32,7 @@ export type AdmitOptions = {
  */
 const authenticate = async (options: AdmitOptions, arrival: Arrival, endpoint: ApiEndpoint): Promise<Caller> => {
   const { db, bootstrap_hash, log } = options;
-  const token = BEARER.exec(arrival.authorization ?? "")?.[1];
+  const token = BEARER.exec(headerNamed(arrival.request, "authorization") ?? "")?.[1];
   if (token === undefined) throw unauthorized("Send an admin token as Authorization: Bearer <token>.");
   const hash = tokenHash(token);
   const is_bootstrap = bootstrap_hash !== undefined && sameHash(hash, bootstrap_hash);

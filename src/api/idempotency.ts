@@ -1,6 +1,6 @@
 import type { ApiEndpoint } from "../contracts/api-access.ts";
 import { hmacOfFields, type Keyring } from "../domain/keyring.ts";
-import type { Asked } from "../http/routes.ts";
+import type { Asked } from "../http/contract-routes.ts";
 import { Problem } from "../kernel/problem.ts";
 import type { Transaction } from "../ports/database.ts";
 import type { Caller } from "./caller.ts";

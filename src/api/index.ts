@@ -3,7 +3,8 @@ import { MAX_API_BODY_BYTES } from "../contracts/api-fields.ts";
 import { openApiOf } from "../contracts/openapi.ts";
 import { databaseReachable } from "../http/ready.ts";
 import type { Role } from "../http/role.ts";
-import { createRouter } from "../http/routes.ts";
+import { contractRoutes } from "../http/contract-routes.ts";
+import { createRouter, type Route } from "../http/router.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Metrics } from "../kernel/metrics.ts";
 import { worker } from "../kernel/service.ts";
@@ -26,10 +27,18 @@ const SWEEP_SESSIONS = 5_000;
 const SWEEP_KEYS = 5_000;
 const SWEEP_CHALLENGES = 5_000;
 
-/** Making it takes some 50 ms, which only those pay who read it, once. */
-const openApi = (): (() => string) => {
-  let text: string | undefined;
-  return () => (text ??= JSON.stringify(openApiOf(apiEndpoints)));
+/** For anybody. Making it takes some 50 ms, which only those pay who read it, once. */
+const openApi = (): Route => {
+  let body: string | undefined;
+  return {
+    method: "GET",
+    path: "/openapi.json",
+    answer: async () => ({
+      status: 200,
+      headers: { "cache-control": "public, max-age=300" },
+      body: (body ??= JSON.stringify(openApiOf(apiEndpoints))),
+    }),
+  };
 };
 
 export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly log: Log; readonly metrics: Metrics };
@@ -46,15 +55,17 @@ export const createApi = (deps: ApiDeps): ApiRole => {
   const changes = metrics.counterBy("api_changes_total", "Changes that were committed, by action", "action");
   const control_plane = createControlPlane({ ...deps, onChange: (action) => changes.inc(action) });
   const bootstrap_hash = deps.bootstrap_token === undefined ? undefined : tokenHash(deps.bootstrap_token);
+  const operations = contractRoutes({
+    endpoints: apiEndpoints,
+    handlers: control_plane,
+    admit: createAdmit({ db, bootstrap_hash, log }),
+    refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
+    max_body_bytes: MAX_API_BODY_BYTES,
+  });
   return {
     name: "api",
     handle: createRouter({
-      endpoints: apiEndpoints,
-      handlers: control_plane,
-      admit: createAdmit({ db, bootstrap_hash, log }),
-      refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
-      documents: { "/openapi.json": openApi() },
-      max_body_bytes: MAX_API_BODY_BYTES,
+      routes: [...operations, openApi()],
       log,
       onAnswer: (status) => answers.inc(String(status)),
     }),

@@ -1,6 +1,6 @@
 import type { ApiEndpoints } from "../contracts/api.ts";
 import type { Keyring } from "../domain/keyring.ts";
-import type { Handlers } from "../http/routes.ts";
+import type { Handlers } from "../http/contract-routes.ts";
 import type { Database } from "../ports/database.ts";
 import type { Egress } from "../ports/egress.ts";
 import type { PolicyCompiler } from "../ports/policy.ts";

@@ -68,15 +68,19 @@ export const toProblem = (error: unknown, log: Log, request_id: string): Problem
   );
 };
 
-/** Sends a JSON answer whole. Does nothing where the answer has begun already. */
+/** Sends an answer whole: an object as JSON, a text that is JSON already, or none. Does nothing where it has begun already. */
 export const sendJson = (
   response: ServerResponse,
   status: number,
   headers: Readonly<Record<string, string>>,
-  body: object,
+  body: object | string | undefined,
 ): void => {
   if (response.headersSent || response.destroyed) return;
-  const text = JSON.stringify(body);
+  if (body === undefined) {
+    response.writeHead(status, headers).end();
+    return;
+  }
+  const text = typeof body === "string" ? body : JSON.stringify(body);
   response.writeHead(status, {
     ...headers,
     "content-type": "application/json; charset=utf-8",

@@ -5,6 +5,7 @@ import { createPolicyAccounts } from "../domain/policy-account.ts";
 import type { Revocations } from "../domain/revocation.ts";
 import { databaseReachable, redisReachable } from "../http/ready.ts";
 import type { Role } from "../http/role.ts";
+import { createRouter } from "../http/router.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Metrics } from "../kernel/metrics.ts";
@@ -24,7 +25,7 @@ import { createDirect } from "./edge/direct.ts";
 import { createGatewayNonces } from "./edge/gateway-calls.ts";
 import { createPresentedTokens } from "./known/presented-tokens.ts";
 import { createPublicState } from "./edge/public-state.ts";
-import { createRoutes } from "./edge/routes.ts";
+import { stsRoutes } from "./edge/routes.ts";
 import { createSessions } from "./known/sessions.ts";
 import { createSigningKeys } from "./known/signing-keys.ts";
 import { createSnapshots } from "./known/snapshot.ts";
@@ -177,7 +178,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     },
   });
 
-  const handle = createRoutes({
+  const routes = stsRoutes({
     tokens,
     state,
     gateway_ring: deps.gateway_ring,
@@ -185,7 +186,6 @@ export const createSts = (deps: StsDeps): StsRole => {
     addressOf: createAddressReader(deps.trusted_proxies ?? [], onUntrustedProxy),
     onUnauthenticated,
     clock,
-    log,
   });
 
   /** So that the first nonce after a start on an empty Redis is not taken for one from before its memory began. */
@@ -201,7 +201,7 @@ export const createSts = (deps: StsDeps): StsRole => {
 
   return {
     name: "sts",
-    handle,
+    handle: createRouter({ routes, log }),
     services: [memory, invalidations, revocations, summary],
     ready: [
       databaseReachable(db),

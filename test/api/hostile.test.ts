@@ -114,6 +114,16 @@ describe("the API's edge", () => {
     assert.match(answer, /^HTTP\/1\.1 401 /);
   });
 
+  it("takes no header for one value that came twice", async () => {
+    const text = (headers: string): string =>
+      `POST /v1/zones/${zone_id}/applications HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 12\r\n${headers}\r\n{"name":"a"}`;
+    const type = "Content-Type: application/json\r\n";
+    const auth = `Authorization: Bearer ${token}\r\n`;
+    assert.match(await raw(api.url, text(type + auth)), /^HTTP\/1\.1 201 /);
+    assert.match(await raw(api.url, text(type + auth + "Authorization: Bearer other\r\n")), /^HTTP\/1\.1 401 /);
+    assert.match(await raw(api.url, text(type + auth + "Content-Type: text/plain\r\n")), /^HTTP\/1\.1 415 /);
+  });
+
   it("takes no body where none belongs, and does not ignore its fields", async () => {
     const app = await expectOk(api.url, token, "createApplication", { params: { zone_id }, body: { name: "a" } });
     const params = { zone_id, id: app.id };

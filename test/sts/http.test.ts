@@ -97,7 +97,7 @@ describe("the STS on the wire", () => {
     for (const [method, path, allow] of [
       ["GET", TOKEN_PATH, "POST"],
       ["POST", "/.well-known/jwks.json", "GET, HEAD"],
-      ["DELETE", "/internal/v1/bindings", "GET"],
+      ["DELETE", "/internal/v1/bindings", "GET, HEAD"],
     ]) {
       const response = await fetch(`${f.url}${path}`, { method: method ?? "" });
       const body = (await response.json()) as Record<string, unknown>;

@@ -1,7 +1,9 @@
-import type { IncomingHttpHeaders } from "node:http";
-import { GATEWAY_HEADERS, GATEWAY_SKEW_MS, isGatewayCall } from "../../domain/gateway-signature.ts";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
+import { contentSha256, GATEWAY_HEADERS, GATEWAY_SKEW_MS, isGatewayCall } from "../../domain/gateway-signature.ts";
 import type { Keyring } from "../../domain/keyring.ts";
+import type { Arrival } from "../../http/router.ts";
 import type { Clock } from "../../kernel/clock.ts";
+import { Problem } from "../../kernel/problem.ts";
 import type { Marks } from "../../ports/marks.ts";
 
 /** `replayed`: seen before, or made before the memory of nonces is known to be whole. */
@@ -88,4 +90,42 @@ export const readGatewaySignature = (
   if (!isGatewayCall(ring, call, signature)) return bad;
   if (Math.abs(now_ms - timestamp_ms) > GATEWAY_SKEW_MS) return { signed: "badly", reason: "gateway_clock" };
   return { signed: "well", nonce: { id: nonce, timestamp_ms } };
+};
+
+const SHA256_OF_NOTHING = contentSha256(new Uint8Array());
+
+/** Who may use the paths that are the Gateway's alone. */
+export type GatewayAdmission = {
+  /** The 401 for a call that is not the Gateway's; counts it. */
+  refusal(reason: string): Problem;
+  /** By its signature; throws the refusal. Whether the nonce was seen before is still to be asked. */
+  signed(request: IncomingMessage, content_sha256: Uint8Array): CallNonce;
+  /** A call without a body: by its signature and its nonce. */
+  admit(arrival: Arrival): Promise<void>;
+};
+
+export const createGatewayAdmission = (options: {
+  readonly gateway_ring: Keyring | undefined;
+  readonly nonces: GatewayNonces;
+  readonly onUnauthenticated: (reason: string) => void;
+  readonly clock: Clock;
+}): GatewayAdmission => {
+  const refusal = (reason: string): Problem => {
+    options.onUnauthenticated(reason);
+    const description = "This path is for the Gateway, whose signature does not verify.";
+    return new Problem(401, "invalid_token", description, { reason });
+  };
+  const signed = (request: IncomingMessage, content_sha256: Uint8Array): CallNonce => {
+    const call = { method: request.method ?? "", path: request.url ?? "", headers: request.headers, content_sha256 };
+    const signature = readGatewaySignature(options.gateway_ring, call, options.clock.now_ms());
+    if (signature.signed === "well") return callNonce(options.nonces, signature.nonce);
+    throw refusal(signature.signed === "no" ? "gateway_signature" : signature.reason);
+  };
+  return {
+    refusal,
+    signed,
+    async admit({ request }) {
+      if ((await signed(request, SHA256_OF_NOTHING).use()) !== "new") throw refusal("gateway_call_replayed");
+    },
+  };
 };
