@@ -48,12 +48,13 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   ports: ["kernel", "domain", "contracts"],
   broadcast: ["kernel", "domain", "contracts", "ports"],
   ledger: ["kernel", "domain", "contracts", "ports", "broadcast"],
+  authority: ["kernel", "domain", "contracts", "ports", "broadcast", "ledger"],
   adapters: ["kernel", "domain", "contracts", "ports"],
   http: ["kernel", "domain", "contracts", "ports"],
   config: ["kernel", "domain"],
   embedded: ["kernel", "config"],
 };
-const ROLE_BELOW = ["kernel", "domain", "contracts", "ports", "broadcast", "ledger", "http"];
+const ROLE_BELOW = ["kernel", "domain", "contracts", "ports", "broadcast", "ledger", "authority", "http"];
 /** Who puts the program together. */
 const WIRING = new Set(["main.ts", "process", "cli", "demo"]);
 /** The glossary. */
@@ -114,6 +115,13 @@ describe("the architecture", () => {
     assert.deepEqual(broken, []);
   });
 
+  it("compares secrets in one place only, in constant time", () => {
+    const comparing = files(SRC)
+      .filter((file) => /\btimingSafeEqual\b/.test(readFileSync(file, "utf8")))
+      .map((file) => relative(SRC, file));
+    assert.deepEqual(comparing, [join("domain", "keyring.ts")]);
+  });
+
   it("ends the process in one place only", () => {
     const broken = files(SRC)
       .map((file) => relative(SRC, file))
@@ -165,8 +173,8 @@ describe("the architecture", () => {
     }
   });
 
-  it("has a README in every role's folder, for broadcast, the ledger and the process, and one of the words", () => {
-    const missing = [...ROLE_NAMES, "broadcast", "ledger", "process", "."].filter(
+  it("has a README in every role's folder and in each room that roles share, and one of the words", () => {
+    const missing = [...ROLE_NAMES, "broadcast", "ledger", "authority", "http", "process", "."].filter(
       (name) => !readdirSync(join(SRC, name)).includes("README.md"),
     );
     assert.deepEqual(missing, []);

@@ -1,6 +1,6 @@
-import { timingSafeEqual } from "node:crypto";
 import type { ApiEndpoint } from "../contracts/api-access.ts";
 import { SYSTEM_ZONE } from "../domain/audit-event.ts";
+import { sameBytes } from "../domain/keyring.ts";
 import { headerNamed } from "../http/headers.ts";
 import type { Arrival } from "../http/router.ts";
 import { isUuid } from "../kernel/ids.ts";
@@ -15,10 +15,6 @@ import { zoneState } from "./store/zones.ts";
 import { tokenHash } from "./token-strength.ts";
 
 const BEARER = /^Bearer +([A-Za-z0-9._~+/-]{1,512}=*)$/i;
-
-/** Both are hex digests of one length; which token had which digest is what no clock may tell. */
-const sameHash = (a: string, b: string): boolean =>
-  a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
 
 export type AdmitOptions = {
   readonly db: Database;
@@ -35,7 +31,8 @@ const authenticate = async (options: AdmitOptions, arrival: Arrival, endpoint: A
   const token = BEARER.exec(headerNamed(arrival.request, "authorization") ?? "")?.[1];
   if (token === undefined) throw unauthorized("Send an admin token as Authorization: Bearer <token>.");
   const hash = tokenHash(token);
-  const is_bootstrap = bootstrap_hash !== undefined && sameHash(hash, bootstrap_hash);
+  // which token had which digest is what no clock may tell
+  const is_bootstrap = bootstrap_hash !== undefined && sameBytes(Buffer.from(hash), Buffer.from(bootstrap_hash));
   if (endpoint.reach === "bootstrap") {
     if (!is_bootstrap) throw unauthorized("This takes the bootstrap token (BOOTSTRAP_ADMIN_TOKEN), and no other.");
     return { actor: "bootstrap", zone_id: null, access: "full", request_id: arrival.request_id };

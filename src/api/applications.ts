@@ -1,9 +1,9 @@
+import { configChanged } from "../authority/change.ts";
 import type { Application, applicationEndpoints } from "../contracts/api-applications.ts";
 import { hashSecret } from "../domain/secret-hash.ts";
 import { randomSecret } from "../kernel/ids.ts";
 import { Problem } from "../kernel/problem.ts";
 import { requireCallable } from "./callable.ts";
-import { configChanged } from "./change.ts";
 import { missing, unusable } from "./faults.ts";
 import { requireOneKeySource } from "./issuers.ts";
 import type { ControlPlane, Parts } from "./parts.ts";

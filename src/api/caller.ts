@@ -1,5 +1,13 @@
 import { uuidv7 } from "../kernel/ids.ts";
-import type { Once } from "./idempotency.ts";
+
+/** A request that makes something, as its `Idempotency-Key` names it. */
+export type Once = {
+  readonly key: string;
+  /** HMACs of what is asked, the current key's first: one that was kept under a previous ZONE_KEK is still known. */
+  readonly fingerprints: readonly [string, ...string[]];
+  /** Fields of the answer that are not kept. */
+  readonly shown_once: readonly string[];
+};
 
 /** Who asks for something, as far as an operation needs to know. */
 export type Caller = {

@@ -1,20 +1,11 @@
+import type { Changed } from "../authority/change.ts";
 import type { ApiEndpoint } from "../contracts/api-access.ts";
 import { hmacOfFields, type Keyring } from "../domain/keyring.ts";
 import type { Asked } from "../http/contract-routes.ts";
 import { Problem } from "../kernel/problem.ts";
 import type { Transaction } from "../ports/database.ts";
-import type { Caller } from "./caller.ts";
-import type { Changed } from "./change.ts";
+import type { Caller, Once } from "./caller.ts";
 import { claimKey, keepAnswer } from "./store/idempotency.ts";
-
-/** A request that makes something, as its `Idempotency-Key` names it. */
-export type Once = {
-  readonly key: string;
-  /** HMACs of what is asked, the current key's first: one that was kept under a previous ZONE_KEK is still known. */
-  readonly fingerprints: readonly [string, ...string[]];
-  /** Fields of the answer that are not kept. */
-  readonly shown_once: readonly string[];
-};
 
 const KEY = /^[\x21-\x7e]{1,255}$/;
 

@@ -1,6 +1,6 @@
+import { type Announcement, configChanged } from "../authority/change.ts";
 import type { resourceEndpoints } from "../contracts/api-resources.ts";
 import { mayReceive } from "../domain/allowed-hosts.ts";
-import { type Announcement, configChanged } from "./change.ts";
 import { unusable } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { clearCredentials } from "./store/grants.ts";

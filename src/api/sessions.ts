@@ -1,6 +1,7 @@
 import type { sessionEndpoints } from "../contracts/api-sessions.ts";
+import type { Entry } from "../authority/admin-audit.ts";
 import type { Caller } from "./caller.ts";
-import type { Change, Entry } from "./change.ts";
+import type { Change } from "./change.ts";
 import { missing } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { findSession, listSessions, revokeSessions, type Those } from "./store/sessions.ts";

@@ -1,8 +1,8 @@
+import { type Announcement, type Changed, configChanged } from "../authority/change.ts";
 import type { PageQuery } from "../contracts/api-fields.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import type { Transaction } from "../ports/database.ts";
 import type { Caller } from "./caller.ts";
-import { type Announcement, type Changed, configChanged } from "./change.ts";
 import { inUse, lostUpdate, missing, unusable } from "./faults.ts";
 import type { Parts } from "./parts.ts";
 import { requireRoom } from "./quotas.ts";

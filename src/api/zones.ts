@@ -1,3 +1,4 @@
+import { type Announcement, configChanged } from "../authority/change.ts";
 import { STREAMS } from "../contracts/streams.ts";
 import type { NewZone, Zone, zoneEndpoints } from "../contracts/api-zones.ts";
 import type { Keyring } from "../domain/keyring.ts";
@@ -5,7 +6,6 @@ import { makeZoneKey } from "../domain/zone-key.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import type { Transaction } from "../ports/database.ts";
 import { afterOwnToken } from "./caller.ts";
-import { type Announcement, configChanged } from "./change.ts";
 import { missing } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { endSessions } from "./sessions.ts";

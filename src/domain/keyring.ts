@@ -61,6 +61,9 @@ export const hmacOf = (key: NamedKey, most_bytes: number, write: (out: Buffer, a
 export const hmacOfFields = (key: NamedKey, fields: readonly Field[]): string =>
   hmacOf(key, mostBytesOf(fields), (out, at) => writePrefixed(out, at, fields));
 
-/** Constant time for inputs of one length; another length is told apart at once, and lengths here are no secret. */
+/**
+ * The one comparison of secrets, of their hashes and of MACs. Constant time for inputs of one length; another length is told
+ * apart at once, and lengths here are no secret.
+ */
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean =>
   a.byteLength === b.byteLength && timingSafeEqual(a, b);

@@ -1,5 +1,5 @@
+import type { PresentedTokens } from "../authority/presented-tokens.ts";
 import type { Revocations } from "../domain/revocation.ts";
-import type { VerifiedTokens } from "../domain/verified-tokens.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import { pipeline, type ReasonOf } from "../kernel/pipeline.ts";
@@ -39,10 +39,9 @@ export type DecideDeps = {
   readonly upstreams: Upstreams;
   readonly bindings: BindingTable;
   readonly keys: ZoneKeys;
-  readonly verified: VerifiedTokens;
+  readonly tokens: PresentedTokens;
   readonly ledger: Ledger;
   readonly shares: Shares;
-  readonly issuer_url: string;
   readonly max_request_bytes: number;
   readonly sts_timeout_ms: number;
   readonly jti_fail_open: boolean;
@@ -55,7 +54,7 @@ export const decide = (deps: DecideDeps) => {
   const used = createUsedMandates();
   return pipeline<Start>()
     .load(bearer)
-    .load(tokenForm(deps.verified))
+    .load(tokenForm(deps.tokens))
     .check(notExpiring)
     .load(routing)
     .check(pathClean)

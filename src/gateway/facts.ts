@@ -1,5 +1,6 @@
+import type { PresentedToken } from "../authority/presented-tokens.ts";
 import type { AuthorityIds } from "../domain/revocation.ts";
-import type { Claims, DecodedToken } from "../domain/token.ts";
+import type { Claims } from "../domain/token.ts";
 import type { Share } from "../kernel/shares.ts";
 import type { Binding } from "./known/bindings.ts";
 import type { Inbound } from "./edge/inbound.ts";
@@ -19,11 +20,10 @@ export type Watcher = { closed(): void };
 /** What a decision begins with. `now_ms`: since the epoch. */
 export type Start = { readonly inbound: Inbound; readonly client: Client; readonly now_ms: number };
 
-/** The token as presented, before it is verified. `known`: its claims, where this very token was verified before. */
+/** The token as presented, before it is verified. */
 export type Presented = {
   readonly token: string;
-  readonly known: Claims | undefined;
-  readonly decoded: DecodedToken | undefined;
+  readonly presented: PresentedToken;
   /** A key into the known zones, and nothing else. */
   readonly token_zone_id: string;
   /** Seconds since the epoch, as the token says. */

@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Invalidation } from "../contracts/streams.ts";
+import { createPresentedTokens } from "../authority/presented-tokens.ts";
 import type { AuditWriter } from "../domain/audit-event.ts";
 import type { Revocations } from "../domain/revocation.ts";
-import { createVerifiedTokens } from "../domain/verified-tokens.ts";
 import type { Role } from "../http/role.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
@@ -129,7 +129,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const counters = createCounters(metrics);
   const bindings = createBindings({ sts, clock, log });
   const keys = createZoneKeys({ sts, clock, log });
-  const verified = createVerifiedTokens(clock, keys.version);
+  const tokens = createPresentedTokens(clock, deps.issuer_url, keys.version);
   const ledger = createLedger(deps.audit);
   const forwarder = createForwarder({ ...deps, ledger, counters, stream_max_ms: deps.stream_max_s * 1000 });
   const priming = createPriming(marks, log);
@@ -138,7 +138,7 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     zone_share: deps.zone_share,
     client_share: deps.client_share,
   });
-  const decision = decide({ ...deps, bindings, keys, verified, ledger, shares });
+  const decision = decide({ ...deps, bindings, keys, tokens, ledger, shares });
   const tellFailure = createFailureLog(log, clock);
 
   metrics.gauge("bindings_loaded", "Resources that the Gateway knows an upstream for.", () => bindings.size);

@@ -4,7 +4,7 @@ import { pipeline } from "../kernel/pipeline.ts";
 import type { RateLimit } from "../ports/rate-limit.ts";
 import type { ClientSecrets } from "./known/client-secrets.ts";
 import type { Start } from "./facts.ts";
-import type { PresentedTokens } from "./known/presented-tokens.ts";
+import type { PresentedTokens } from "../authority/presented-tokens.ts";
 import type { Sessions } from "./known/sessions.ts";
 import type { SigningKeys } from "./known/signing-keys.ts";
 import type { Snapshots } from "./known/snapshot.ts";

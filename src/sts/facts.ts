@@ -3,7 +3,7 @@ import type { SetEvaluation } from "../domain/policy-evaluation.ts";
 import type { CredentialType, PolicyFacts } from "../domain/policy-input.ts";
 import type { PolicyVerdict } from "../domain/policy-verdict.ts";
 import type { Claims } from "../domain/token.ts";
-import type { PresentedToken } from "./known/presented-tokens.ts";
+import type { PresentedToken } from "../authority/presented-tokens.ts";
 import type { TokenRequest } from "./edge/request.ts";
 import type { Session } from "./known/sessions.ts";
 import type { Application, Resource, ZoneSnapshot } from "./known/snapshot.ts";
@@ -38,7 +38,7 @@ export type Facts = Start & {
   readonly ttl_s: number;
   readonly subject: Claims;
   readonly session: Session;
-  /** Whether the revocation stream has a mark on the session, asked after the session was read. */
+  /** Whether the revocation stream has a mark on what the subject token stands for, asked after the session was read. */
   readonly session_marked: boolean;
   readonly resource: Resource;
   readonly resources: readonly Resource[];

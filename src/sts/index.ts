@@ -23,7 +23,7 @@ import { createAddressReader } from "./edge/address.ts";
 import { createClientSecrets } from "./known/client-secrets.ts";
 import { createDirect } from "./edge/direct.ts";
 import { createGatewayNonces } from "./edge/gateway-calls.ts";
-import { createPresentedTokens } from "./known/presented-tokens.ts";
+import { createPresentedTokens } from "../authority/presented-tokens.ts";
 import { createPublicState } from "./edge/public-state.ts";
 import { stsRoutes } from "./edge/routes.ts";
 import { createSessions } from "./known/sessions.ts";

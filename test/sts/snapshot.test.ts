@@ -268,12 +268,12 @@ describe("what the STS keeps in memory", () => {
     it("is read once while the stream is whole, and the mark is asked for each time", async () => {
       const { sessions, state, reads } = create_sessions();
       const id = await insert();
-      await Promise.all(Array.from({ length: 20 }, async () => sessions.get(zone, id)));
+      await Promise.all(Array.from({ length: 20 }, async () => sessions.get(zone, { sid: id })));
       at_ms += 600_000;
-      const found = sessions.get(zone, id);
+      const found = sessions.get(zone, { sid: id });
       assert.ok(found !== undefined && !(found instanceof Promise) && !found.marked);
       state.marks.add(id);
-      const marked = sessions.get(zone, id);
+      const marked = sessions.get(zone, { sid: id });
       assert.ok(marked !== undefined && !(marked instanceof Promise) && marked.marked);
       assert.equal(reads(), 1);
     });
@@ -281,7 +281,7 @@ describe("what the STS keeps in memory", () => {
     it("sees a mark that comes while the row is being read", async () => {
       const { sessions, state } = create_sessions();
       const id = await insert();
-      const reading = sessions.get(zone, id);
+      const reading = sessions.get(zone, { sid: id });
       state.marks.add(id);
       assert.equal((await reading)?.marked, true);
     });
@@ -289,18 +289,18 @@ describe("what the STS keeps in memory", () => {
     it("is read again once it is a second old while the stream is silent, and is revoked by its row then", async () => {
       const { sessions, state, reads } = create_sessions();
       const id = await insert();
-      await sessions.get(zone, id);
+      await sessions.get(zone, { sid: id });
       state.age_ms = 3_001;
       await f.db.sql`update sessions set revoked_at = now() where zone_id = ${zone} and id = ${id}`;
       at_ms += 1_000;
-      assert.equal((await sessions.get(zone, id))?.session.revoked, true);
+      assert.equal((await sessions.get(zone, { sid: id }))?.session.revoked, true);
       assert.equal(reads(), 2);
     });
 
     it("of another zone can't be named", async () => {
       const { sessions } = create_sessions();
       const id = await insert();
-      assert.equal(await sessions.get(uuidv7(), id), undefined);
+      assert.equal(await sessions.get(uuidv7(), { sid: id }), undefined);
     });
   });
 });

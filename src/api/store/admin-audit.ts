@@ -1,18 +1,7 @@
 import type { AdminAuditEntry } from "../../contracts/api-admin.ts";
 import type { Page, PageQuery } from "../../contracts/api-fields.ts";
-import { uuidv7 } from "../../kernel/ids.ts";
-import type { Sql, Transaction } from "../../ports/database.ts";
-import type { Caller } from "../caller.ts";
-import type { Entry } from "../change.ts";
+import type { Sql } from "../../ports/database.ts";
 import { iso, pageOfRows } from "./rows.ts";
-
-export const insertAdminAudit = async (tx: Transaction, caller: Caller, entry: Entry): Promise<void> => {
-  const kind = entry.action.split(".", 1)[0] ?? entry.action;
-  await tx`
-    insert into admin_audit (id, zone_id, actor, action, object_kind, object_id, request_id, detail_json)
-    values (${uuidv7()}, ${entry.zone_id}, ${caller.actor}, ${entry.action}, ${kind}, ${entry.object_id},
-            ${caller.request_id}, ${JSON.stringify(entry.detail ?? {})})`;
-};
 
 type Row = Omit<AdminAuditEntry, "detail" | "occurred_at"> & { detail_json: string; occurred_at: Date };
 

@@ -1,5 +1,5 @@
 import { LRUCache } from "lru-cache";
-import type { Revocations } from "../../domain/revocation.ts";
+import { type AuthorityIds, type Revocations, revokedBy } from "../../domain/revocation.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Database } from "../../ports/database.ts";
 import { readSession, type SessionRow } from "../store.ts";
@@ -14,10 +14,11 @@ const MAX_SESSIONS = 50_000;
 
 export type Sessions = {
   /**
-   * The session and whether a mark is on it, the mark being looked at last: a revocation that came while the row was
-   * being read is seen. undefined: there is none. Rejects where the database can't be asked.
+   * The session of `authority` and whether a mark is on that or on another of its ids. Marks are looked at last: a
+   * revocation that came while the row was being read is seen. undefined: there is none. Rejects where the database can't
+   * be asked.
    */
-  get(zone_id: string, id: string): Found | undefined | Promise<Found | undefined>;
+  get(zone_id: string, authority: AuthorityIds): Found | undefined | Promise<Found | undefined>;
   /** A session that was just written. */
   put(zone_id: string, session: Session): void;
 };
@@ -38,9 +39,9 @@ export const createSessions = (options: {
   const cache = new LRUCache<string, { session: Session; read_ms: number }>({ max: MAX_SESSIONS });
   const reads = new Map<string, Promise<Session | undefined>>();
 
-  const found = (zone_id: string, session: Session): Found => ({
+  const found = (zone_id: string, session: Session, authority: AuthorityIds): Found => ({
     session,
-    marked: revocations.revoked(zone_id, "session", session.id),
+    marked: revokedBy(revocations, zone_id, authority) !== undefined,
   });
 
   const read = async (zone_id: string, id: string, key: string): Promise<Session | undefined> => {
@@ -65,15 +66,17 @@ export const createSessions = (options: {
   };
 
   return {
-    get(zone_id, id) {
+    get(zone_id, authority) {
+      const { sid: id } = authority;
       const key = `${zone_id}/${id}`;
       const cached = cache.get(key);
       if (cached !== undefined) {
         const whole = revocations.age_ms() <= STREAM_SILENT_MS;
-        if (whole || clock.monotonic_ms() - cached.read_ms < MAX_AGE_LOST_MS) return found(zone_id, cached.session);
+        if (whole || clock.monotonic_ms() - cached.read_ms < MAX_AGE_LOST_MS)
+          return found(zone_id, cached.session, authority);
       }
       return readOnce(zone_id, id, key).then((session) =>
-        session === undefined ? undefined : found(zone_id, session),
+        session === undefined ? undefined : found(zone_id, session, authority),
       );
     },
     put(zone_id, session) {

@@ -109,7 +109,7 @@ export type Snapshots = {
   invalidate(zone_id: string, warm: boolean): void;
   /** Anything may have changed. */
   invalidateAll(): void;
-  /** For `createVerifiedTokens`. */
+  /** For `createPresentedTokens`. */
   keysVersion(zone_id: string): number;
 };
 

@@ -3,7 +3,7 @@ import { deny, load } from "../../kernel/pipeline.ts";
 import { Unavailable } from "../../ports/streams.ts";
 import type { ClientSecrets } from "../known/client-secrets.ts";
 import type { Facts } from "../facts.ts";
-import { clientNamedBy, type PresentedToken, type PresentedTokens } from "../known/presented-tokens.ts";
+import { clientNamedBy, type PresentedToken, type PresentedTokens } from "../../authority/presented-tokens.ts";
 import type { Caller } from "../edge/request.ts";
 import type { Application, Snapshots, ZoneSnapshot } from "../known/snapshot.ts";
 

@@ -9,7 +9,7 @@ const facts = (found: Found | undefined) =>
 /** The session that the subject token stands for, by zone and id: another zone's can't be named. */
 export const session = (sessions: Sessions) =>
   load("session", (f: Pick<Facts, "subject"> & { readonly zone: ZoneSnapshot }) => {
-    const found = sessions.get(f.zone.zone_id, f.subject.sid);
+    const found = sessions.get(f.zone.zone_id, f.subject);
     if (!(found instanceof Promise)) return facts(found);
     return found.then(facts, () => deny("session_unavailable"));
   });

@@ -1,7 +1,7 @@
-import type { VerifyFailure } from "../../domain/token.ts";
+import type { PresentedToken, PresentedTokens } from "../../authority/presented-tokens.ts";
+import type { Claims, VerifyFailure } from "../../domain/token.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { PresentedTokens } from "../known/presented-tokens.ts";
 import type { ZoneSnapshot } from "../known/snapshot.ts";
 
 const REASONS = {
@@ -14,13 +14,28 @@ const REASONS = {
   expired: "subject_token_expired",
 } as const satisfies Record<VerifyFailure | "unknown_key", string>;
 
+/** `zone`: the one that the request names; a token of another is none here, verified before or not. */
+const verify = (
+  tokens: PresentedTokens,
+  presented: PresentedToken,
+  { zone_id, keys }: ZoneSnapshot,
+  now_ms: number,
+): Claims | VerifyFailure | "unknown_key" => {
+  if (presented.kind === "verified") return presented.claims.zone_id === zone_id ? presented.claims : "zone";
+  if (presented.decoded.zone_id !== zone_id) return "zone";
+  const key = keys.verifying.get(presented.decoded.kid);
+  return key === undefined
+    ? "unknown_key"
+    : tokens.verify(presented, { zone_id, key, version: () => keys.version }, now_ms);
+};
+
 /** Signature by a key of this zone, then claims, issuer, zone and time. */
 export const subjectToken = (tokens: PresentedTokens) =>
   load("subject_token", (f: Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot }) => {
     const presented =
       f.presented ?? (f.request.subject_token === undefined ? undefined : tokens.read(f.request.subject_token));
     if (presented === undefined) return deny("subject_token_malformed");
-    const subject = tokens.verify(presented, f.zone, f.now_ms);
+    const subject = verify(tokens, presented, f.zone, f.now_ms);
     return typeof subject === "string" ? deny(REASONS[subject], subject) : { subject };
   });
 
