@@ -86,6 +86,27 @@ describe("the architecture", () => {
     assert.deepEqual(broken, []);
   });
 
+  it("has no circle of imports, types included: a file can be read after those that it names", () => {
+    const targets = new Map<string, string[]>();
+    for (const { file, target } of all) if (isLocal(target)) targets.set(file, [...(targets.get(file) ?? []), target]);
+    const done = new Set<string>();
+    const circleFrom = (file: string, path: readonly string[]): readonly string[] | undefined => {
+      if (path.includes(file)) return [...path.slice(path.indexOf(file)), file];
+      if (done.has(file)) return undefined;
+      for (const target of targets.get(file) ?? []) {
+        const circle = circleFrom(target, [...path, file]);
+        if (circle !== undefined) return circle;
+      }
+      done.add(file);
+      return undefined;
+    };
+    const circles = [...targets.keys()].map((file) => circleFrom(file, [])).filter((circle) => circle !== undefined);
+    assert.deepEqual(
+      circles.map((circle) => circle.join(" → ")),
+      [],
+    );
+  });
+
   it("keeps drivers in the adapters; a port may name a driver's types", () => {
     const broken = violations(
       ({ file, target, type_only }) =>

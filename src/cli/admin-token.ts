@@ -3,7 +3,7 @@ import * as v from "valibot";
 import { createGlobalToken } from "../api/index.ts";
 import { NameSchema } from "../contracts/api-fields.ts";
 import { StartupFault } from "../kernel/problem.ts";
-import type { CliContext } from "./index.ts";
+import type { CliContext } from "./context.ts";
 import { withOperatorDatabase } from "./migrate.ts";
 
 const DAY_S = 86_400;

@@ -3,7 +3,7 @@ import { verifyLedger } from "../audit/index.ts";
 import { readVariable } from "../config/index.ts";
 import { keyring } from "../domain/keyring.ts";
 import { StartupFault } from "../kernel/problem.ts";
-import type { CliContext } from "./index.ts";
+import type { CliContext } from "./context.ts";
 import { withOperatorDatabase } from "./migrate.ts";
 
 /** `caracal audit verify`: every row of the ledger against its chain. Exit code 1 where something is wrong. */

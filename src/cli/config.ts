@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { type Variable, VARIABLES } from "../config/variables.ts";
-import type { CliContext } from "./index.ts";
+import type { CliContext } from "./context.ts";
 
 const defaultOf = (variable: Variable): string => {
   const own = variable.default === undefined ? "-" : variable.default === "" ? "(none)" : variable.default;

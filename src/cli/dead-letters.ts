@@ -6,7 +6,7 @@ import { keyring } from "../domain/keyring.ts";
 import { createLog } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import { replayDead } from "../ledger/consumer.ts";
-import type { CliContext } from "./index.ts";
+import type { CliContext } from "./context.ts";
 
 const LIMIT = 1_000;
 

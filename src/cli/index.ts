@@ -5,13 +5,7 @@ import type { Env } from "../config/index.ts";
 import { packageRoot } from "../kernel/package-root.ts";
 import { Problem, StartupFault } from "../kernel/problem.ts";
 import { scrub } from "../kernel/log.ts";
-
-/** What a subcommand gets, and how it says with which code the process ends. */
-export type CliContext = {
-  readonly env: Env;
-  readonly out: (line: string) => void;
-  readonly exit: (code: number) => void;
-};
+import type { CliContext } from "./context.ts";
 
 /** In the order of the help. Each is loaded when it is asked for: no start waits for what the other commands need. */
 const COMMANDS: Readonly<Record<string, () => Promise<(context: CliContext) => Command>>> = {

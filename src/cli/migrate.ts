@@ -4,7 +4,7 @@ import { migrate } from "../adapters/postgres/migrate.ts";
 import { type Env, isDev, readVariable } from "../config/index.ts";
 import { unencryptedFault } from "../domain/database-url.ts";
 import { StartupFault } from "../kernel/problem.ts";
-import type { CliContext } from "./index.ts";
+import type { CliContext } from "./context.ts";
 
 /** A migration, or the verification of a long ledger, may take a while; a person waits for it. */
 const STATEMENT_TIMEOUT_MS = 600_000;

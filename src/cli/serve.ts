@@ -13,7 +13,7 @@ import { createElsewhere } from "../process/thread/elsewhere.ts";
 import { createHere, type HereThread } from "../process/here.ts";
 import { allNotReady, bindAll, faultsOf, shutDown, startAll, type Threads } from "../process/phases.ts";
 import type { Address } from "../process/role-thread.ts";
-import type { CliContext } from "./index.ts";
+import type { CliContext } from "./context.ts";
 
 /** A terminal's Ctrl-C reaches npm and this process, so it comes twice. Only a later one means "now". */
 const SAME_SIGNAL_MS = 1_000;

@@ -4,19 +4,9 @@ import type { RoleName } from "../domain/role-name.ts";
 import { scrub } from "../kernel/log.ts";
 import { StartupFault } from "../kernel/problem.ts";
 import { refusals } from "./refusals.ts";
-import { type Values, type Variable, type VariableName, VARIABLES } from "./variables.ts";
+import { type Config, type Env, type Values, type Variable, type VariableName, VARIABLES } from "./variables.ts";
 
-/** The program's configuration, checked as a whole and frozen. Variables of roles that do not run here are undefined. */
-export type Config = Values & {
-  readonly roles: readonly RoleName[];
-  readonly production: boolean;
-  /** No DATABASE_URL in dev: PGlite in the data folder. */
-  readonly embedded_database: boolean;
-  /** No REDIS_URL in dev: streams, marks and limits in this process. */
-  readonly embedded_redis: boolean;
-};
-
-export type Env = Readonly<Record<string, string | undefined>>;
+export type { Config, Env } from "./variables.ts";
 
 /** The variable's text: from itself, or from the file that `NAME_FILE` names (secrets only; a last line feed is cut). */
 const textOf = (env: Env, name: VariableName, variable: Variable, faults: string[]): string | undefined => {

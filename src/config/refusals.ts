@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { accessSync, constants } from "node:fs";
 import { unencryptedFault } from "../domain/database-url.ts";
 import type { RoleName } from "../domain/role-name.ts";
-import type { Config } from "./index.ts";
+import type { Config } from "./variables.ts";
 
 /** What one rule says against a configuration: the variable, and the line; undefined where it holds. */
 type Rule = {

@@ -1,5 +1,4 @@
-import type { Env } from "./index.ts";
-import { type Variable, VARIABLES } from "./variables.ts";
+import { type Env, type Variable, VARIABLES } from "./variables.ts";
 
 /** Whoever sets a variable of this beginning means us. */
 const PREFIX = "CARACAL_";

@@ -363,3 +363,15 @@ export type Values = {
     ? v.InferOutput<(typeof VARIABLES)[N]["schema"]>
     : v.InferOutput<(typeof VARIABLES)[N]["schema"]> | undefined;
 };
+
+/** The program's configuration, checked as a whole and frozen. Variables of roles that do not run here are undefined. */
+export type Config = Values & {
+  readonly roles: readonly RoleName[];
+  readonly production: boolean;
+  /** No DATABASE_URL in dev: PGlite in the data folder. */
+  readonly embedded_database: boolean;
+  /** No REDIS_URL in dev: streams, marks and limits in this process. */
+  readonly embedded_redis: boolean;
+};
+
+export type Env = Readonly<Record<string, string | undefined>>;
