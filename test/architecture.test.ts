@@ -93,11 +93,11 @@ describe("the architecture", () => {
     const circleFrom = (file: string, path: readonly string[]): readonly string[] | undefined => {
       if (path.includes(file)) return [...path.slice(path.indexOf(file)), file];
       if (done.has(file)) return undefined;
+      done.add(file);
       for (const target of targets.get(file) ?? []) {
         const circle = circleFrom(target, [...path, file]);
         if (circle !== undefined) return circle;
       }
-      done.add(file);
       return undefined;
     };
     const circles = [...targets.keys()].map((file) => circleFrom(file, [])).filter((circle) => circle !== undefined);
