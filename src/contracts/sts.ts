@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { REVOCABLE_KINDS } from "../domain/revocation.ts";
 import { JwkSchema } from "../domain/token.ts";
 
 export const GRANT_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -49,7 +50,7 @@ export const RevocationPageSchema = v.object({
       seq: v.number(),
       marks: v.array(
         v.object({
-          kind: v.picklist(["session", "agent_session", "delegation_edge", "grant"]),
+          kind: v.picklist(REVOCABLE_KINDS),
           id: v.string(),
           expires_at: v.number(),
         }),

@@ -48,12 +48,8 @@ export type RouterOptions = {
 /** A name that can't exist is answered like one that does not: what the id of a thing looks like is no field to correct. */
 export const nothingHere = (): Problem => new Problem(404, "not_found", "There is nothing at this path.");
 
-type Serve = (
-  route: Pick<Route, "admit" | "answer">,
-  request: IncomingMessage,
-  response: ServerResponse,
-  where: Pick<Arrival, "params" | "search">,
-) => Promise<void>;
+type Served = Pick<Route, "admit" | "answer">;
+type Env = { Bindings: HttpBindings };
 
 const NOWHERE = { params: {}, search: "" } as const;
 
@@ -80,7 +76,12 @@ export const createRouter = ({
   log,
   onAnswer,
 }: RouterOptions): ((request: IncomingMessage, response: ServerResponse) => void) => {
-  const serve: Serve = async (route, request, response, { params, search }) => {
+  const serve = async (
+    route: Served,
+    request: IncomingMessage,
+    response: ServerResponse,
+    { params, search }: Pick<Arrival, "params" | "search">,
+  ): Promise<void> => {
     const request_id = requestIdOf(request.headers["x-request-id"]);
     try {
       const arrival = { request, request_id, params, search };
@@ -97,8 +98,8 @@ export const createRouter = ({
     }
   };
 
-  const app = new Hono<{ Bindings: HttpBindings }>();
-  const through = (route: Pick<Route, "admit" | "answer">) => async (c: Context<{ Bindings: HttpBindings }>) => {
+  const app = new Hono<Env>();
+  const through = (route: Served) => async (c: Context<Env>) => {
     const where = { params: c.req.param() as Record<string, string>, search: new URL(c.req.url).search };
     await serve(route, c.env.incoming, c.env.outgoing, where);
     return RESPONSE_ALREADY_SENT;
