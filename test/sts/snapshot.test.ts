@@ -253,7 +253,7 @@ describe("what the STS keeps in memory", () => {
       const sessions = createSessions({
         db: f.db,
         revocations: {
-          revoked: (_zone_id, kind, id) => kind === "session" && state.marks.has(id),
+          revoked: (_zone_id, kind, id) => state.marks.has(`${kind} ${id}`),
           age_ms: () => state.age_ms,
           size: 0,
           onEvent: () => () => {},
@@ -272,7 +272,7 @@ describe("what the STS keeps in memory", () => {
       at_ms += 600_000;
       const found = sessions.get(zone, { sid: id });
       assert.ok(found !== undefined && !(found instanceof Promise) && !found.marked);
-      state.marks.add(id);
+      state.marks.add(`session ${id}`);
       const marked = sessions.get(zone, { sid: id });
       assert.ok(marked !== undefined && !(marked instanceof Promise) && marked.marked);
       assert.equal(reads(), 1);
@@ -282,8 +282,24 @@ describe("what the STS keeps in memory", () => {
       const { sessions, state } = create_sessions();
       const id = await insert();
       const reading = sessions.get(zone, { sid: id });
-      state.marks.add(id);
+      state.marks.add(`session ${id}`);
       assert.equal((await reading)?.marked, true);
+    });
+
+    it("counts as marked by any id that its token depends on", async () => {
+      for (const [kind, claim] of [
+        ["session", "sid"],
+        ["agent_session", "agent_session_id"],
+        ["delegation_edge", "delegation_edge_id"],
+        ["grant", "grant_id"],
+      ] as const) {
+        const { sessions, state } = create_sessions();
+        const sid = await insert();
+        const authority = { agent_session_id: "a", delegation_edge_id: "d", grant_id: "g", sid };
+        assert.equal((await sessions.get(zone, authority))?.marked, false);
+        state.marks.add(`${kind} ${authority[claim]}`);
+        assert.equal((await sessions.get(zone, authority))?.marked, true, kind);
+      }
     });
 
     it("is read again once it is a second old while the stream is silent, and is revoked by its row then", async () => {
