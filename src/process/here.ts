@@ -6,7 +6,8 @@ import type { Log } from "../kernel/log.ts";
 import type { Service } from "../kernel/service.ts";
 import type { Parts } from "./parts.ts";
 import type { RoleThread } from "./role-thread.ts";
-import { loadRoles, type MadeRoles } from "./roles.ts";
+import { loadRoles } from "./roles.ts";
+import type { MadeRoles } from "./make-role.ts";
 
 export type HereOptions = {
   readonly name: string;

@@ -5,7 +5,7 @@ import { keyring } from "../../domain/keyring.ts";
 import { JWKS_MAX_AGE_S } from "../../domain/zone-key.ts";
 import { createMetrics } from "../../kernel/metrics.ts";
 import { databaseOf, required } from "../parts.ts";
-import type { MakeRole } from "../roles.ts";
+import type { MakeRole } from "../make-role.ts";
 
 /** The control plane. */
 export const makeApi: MakeRole<"api"> = (parts) => {

@@ -2,7 +2,7 @@ import { createAudit } from "../../audit/index.ts";
 import { keyring } from "../../domain/keyring.ts";
 import { createMetrics } from "../../kernel/metrics.ts";
 import { databaseOf, required } from "../parts.ts";
-import type { MakeRole } from "../roles.ts";
+import type { MakeRole } from "../make-role.ts";
 
 /** The ledger. It runs in the main thread, or in one of its own. */
 export const makeAudit: MakeRole<"audit"> = (parts) => {

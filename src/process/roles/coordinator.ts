@@ -1,7 +1,7 @@
 import { createCoordinator } from "../../coordinator/index.ts";
 import { createMetrics } from "../../kernel/metrics.ts";
 import { databaseOf } from "../parts.ts";
-import type { MakeRole } from "../roles.ts";
+import type { MakeRole } from "../make-role.ts";
 
 /** The coordinator of agents. */
 export const makeCoordinator: MakeRole<"coordinator"> = (parts) => ({

@@ -7,7 +7,7 @@ import { createGateway } from "../../gateway/index.ts";
 import { createMetrics } from "../../kernel/metrics.ts";
 import { type Service, within } from "../../kernel/service.ts";
 import { required } from "../parts.ts";
-import type { MakeRole } from "../roles.ts";
+import type { MakeRole } from "../make-role.ts";
 
 /** To have a connection to an upstream; the rest of UPSTREAM_TIMEOUT is for its answer. */
 const CONNECT_TIMEOUT_MS = 10_000;

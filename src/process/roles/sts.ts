@@ -3,7 +3,7 @@ import { keyring } from "../../domain/keyring.ts";
 import { createMetrics } from "../../kernel/metrics.ts";
 import { createSts } from "../../sts/index.ts";
 import { databaseOf, required } from "../parts.ts";
-import type { MakeRole } from "../roles.ts";
+import type { MakeRole } from "../make-role.ts";
 
 /** The token service. */
 export const makeSts: MakeRole<"sts"> = (parts) => {
