@@ -127,6 +127,16 @@ export const errorFields = (error: Buffer): Readonly<Record<string, string>> =>
       .map((field) => [field.slice(0, 1), field.slice(1)]),
   );
 
+/**
+ * An ErrorResponse without the name of the server's routine (`R`). postgres.js looks at that name alone, and for some of
+ * them sends a statement again in the middle of its pipeline: every answer after it then belongs to another question.
+ */
+export const withoutRoutine = (error: Buffer): Buffer => {
+  const fields = error.toString("latin1", HEADER).split("\0");
+  const kept = fields.filter((field) => field !== "" && !field.startsWith("R"));
+  return message(BACKEND.error, Buffer.from(`${kept.join("\0")}\0\0`, "latin1"));
+};
+
 /** The name and value pairs of a startup message. */
 export const startupParameters = (startup: Buffer): Readonly<Record<string, string>> => {
   const texts = startup.toString("utf8", 8).split("\0");

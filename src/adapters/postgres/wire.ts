@@ -15,6 +15,7 @@ import {
   statusOf,
   type TransactionStatus,
   wholeMessages,
+  withoutRoutine,
 } from "./messages.ts";
 
 export type WireOptions = {
@@ -43,6 +44,20 @@ export const PADDING: Readonly<Record<string, string>> = { caracal_padding: "x".
 /** SQLSTATEs for what the server can't say itself any more. */
 const CONNECTION_FAILURE = "08006";
 const RESOLUTION_UNKNOWN = "08007";
+/**
+ * What the server says of a prepared statement that is not what the driver takes it for: it is gone (26000), its columns
+ * are others (0A000, of `RevalidateCachedQuery`), or the columns that it writes have another type (42804, of
+ * `transformAssignedExpr`). What the driver remembers of this connection is wrong then, so the connection ends.
+ */
+const STALE_CODE = "26000";
+const STALE_ROUTINES: ReadonlySet<string> = new Set([
+  "FetchPreparedStatement",
+  "RevalidateCachedQuery",
+  "transformAssignedExpr",
+]);
+const isStale = (code: string | undefined, routine: string | undefined): boolean =>
+  code === STALE_CODE || (routine !== undefined && STALE_ROUTINES.has(routine));
+
 /** How long a server may take to close its side after we closed ours. */
 const CLOSE_TIMEOUT_MS = 1_000;
 /** postgres.js takes a stream that asks it to wait for one that refused the statement: never ask. */
@@ -64,6 +79,17 @@ const EXTENDED: ReadonlySet<number> = new Set([
   FRONTEND.flush,
 ]);
 
+const withoutRoutines = (bytes: Buffer, errors: readonly { readonly from: number; readonly to: number }[]): Buffer => {
+  const parts: Buffer[] = [];
+  let at = 0;
+  for (const { from, to } of errors) {
+    parts.push(bytes.subarray(at, from), withoutRoutine(bytes.subarray(from, to)));
+    at = to;
+  }
+  parts.push(bytes.subarray(at));
+  return Buffer.concat(parts);
+};
+
 /** The first message that the driver wrote, without what an earlier connection left before it and without the padding. */
 const cleanStartup = (chunk: Buffer): Buffer => {
   let at = 0;
@@ -79,7 +105,10 @@ const cleanStartup = (chunk: Buffer): Buffer => {
 /**
  * What the driver takes for its socket. It stands between the two to do what postgres.js does not:
  *
- * - a deadline: a server that says nothing while an answer is due is given up, so that no query hangs in a black hole;
+ * - a deadline: a server that says nothing while an answer is due is given up, so that no query hangs in a black hole. Only
+ *   bytes of the server end its silence: what we write meanwhile is no sign of life;
+ * - no answer to another question: an error that shows the driver's prepared statements to be stale ends the connection
+ *   with everything on it, and no error names the routine for which the driver would send a statement again;
  * - it counts statements;
  * - a fatal error of the server is the connection's end, not the answer to a statement (which the driver would still
  *   hold against the first statement of the next connection);
@@ -119,15 +148,15 @@ export const createWire = (options: WireOptions): Duplex => {
     );
   const connect_timer = setTimeout(giveUp, options.connect_timeout_ms);
   let silence_timer: NodeJS.Timeout | undefined;
-  /** Begins, goes on with or ends the watch over the server's silence. */
-  const watch = (): void => {
+  /** Begins or ends the watch over the server's silence; `heard`: it said something, so its time begins anew. */
+  const watch = (heard: boolean): void => {
     if (!ready || lost !== undefined) return;
     if (due.length === 0 && !unsynced) {
       clearTimeout(silence_timer);
       silence_timer = undefined;
     } else if (silence_timer === undefined) {
       silence_timer = setTimeout(giveUp, options.silence_timeout_ms);
-    } else {
+    } else if (heard) {
       silence_timer.refresh();
     }
   };
@@ -227,14 +256,22 @@ export const createWire = (options: WireOptions): Duplex => {
     let fatal: DatabaseUnreachable | undefined;
     let fatal_at: number | undefined;
     let at = 0;
+    let errors: { readonly from: number; readonly to: number }[] | undefined;
     eachMessage(bytes, (type, one) => {
       const begins_at = at;
       at += one.length;
       if (type === BACKEND.error && fatal_at === undefined) {
-        const { V: severity, S: translated, C: code, M: text } = errorFields(one);
-        if ((severity ?? translated) === "ERROR") return;
-        fatal_at = begins_at;
-        fatal = new DatabaseUnreachable(`the database ended the connection: ${text ?? ""}`, undefined, code);
+        const { V: severity, S: translated, C: code, M: text, R: routine } = errorFields(one);
+        if ((severity ?? translated) !== "ERROR") {
+          fatal_at = begins_at;
+          fatal = new DatabaseUnreachable(`the database ended the connection: ${text ?? ""}`, undefined, code);
+        } else if (isStale(code, routine)) {
+          fatal_at = begins_at;
+          fatal = new DatabaseUnreachable(`a prepared statement is stale: ${text ?? ""}`);
+        } else {
+          errors ??= [];
+          errors.push({ from: begins_at, to: at });
+        }
       } else if (type === BACKEND.ready) {
         status = statusOf(one);
         if (ready) {
@@ -246,8 +283,9 @@ export const createWire = (options: WireOptions): Duplex => {
         }
       }
     });
-    watch();
-    const readable = fatal_at === undefined ? bytes : bytes.subarray(0, fatal_at);
+    watch(true);
+    const whole = fatal_at === undefined ? bytes : bytes.subarray(0, fatal_at);
+    const readable = errors === undefined ? whole : withoutRoutines(whole, errors);
     if (readable.length > 0 && !wire.push(readable)) inner?.pause();
     if (fatal !== undefined) lose(fatal);
   };
@@ -258,7 +296,7 @@ export const createWire = (options: WireOptions): Duplex => {
       if (lost !== undefined) return;
       try {
         const whole = cut(chunk);
-        if (whole === undefined) watch();
+        if (whole === undefined) watch(true);
         else incoming(whole);
       } catch (error) {
         lose(new DatabaseUnreachable(error instanceof Error ? error.message : String(error), error));
@@ -290,7 +328,7 @@ export const createWire = (options: WireOptions): Duplex => {
       cancelling = bytes.length >= 8 && bytes.readInt32BE(4) === STARTUP.cancel;
     } else {
       eachMessage(bytes, outgoing);
-      watch();
+      watch(false);
     }
     if (inner === undefined || inner.destroyed) return done(); // it is about to be lost
     inner.write(bytes, () => done());

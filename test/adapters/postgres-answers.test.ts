@@ -1,0 +1,136 @@
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { createPostgres } from "../../src/adapters/postgres/index.ts";
+import { type Database, isUnavailable } from "../../src/ports/database.ts";
+import { eventually } from "../support/eventually.ts";
+import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
+import { createEmptyDatabase, type TestDatabase } from "../support/postgres.ts";
+
+/** What is done to the connections while statements are asked. */
+type Trouble = { readonly name: string; readonly once: (round: number) => Promise<unknown> };
+
+const ASKED_AT_ONCE = 20;
+const ROUNDS = 40;
+
+describe("an answer of PostgreSQL", () => {
+  let database: TestDatabase;
+  let direct: Database;
+  let pooled: Database;
+  let proxy: FaultProxy;
+
+  before(async () => {
+    database = await createEmptyDatabase();
+    direct = createPostgres({ url: database.url, name: "direct", max: 2 });
+    const url = new URL(database.url);
+    proxy = await startFaultProxy({ host: url.hostname, port: Number(url.port) });
+    url.port = String(proxy.port);
+    pooled = createPostgres({ url: url.href, name: "asked", max: 3, statement_timeout_ms: 2_000 });
+    await direct.sql`create table shapes (id int primary key, held text not null)`;
+    await direct.sql`insert into shapes select n, 'row ' || n from generate_series(0, 99) as n`;
+    await direct.sql`create table admin_tokens (token_sha256 text primary key, access text not null)`;
+    await direct.sql`insert into admin_tokens values ('right', 'full')`;
+  });
+  after(async () => {
+    proxy.heal();
+    await pooled.close();
+    await proxy.close();
+    await direct.close();
+    await database.close();
+  });
+
+  /** Columns change their type and back, so that each cached plan has another result than it had. */
+  const reshape = async (round: number): Promise<void> => {
+    const type = round % 2 === 0 ? "varchar(100)" : "text";
+    await direct.sql.unsafe(`alter table shapes alter column held type ${type}`);
+    await direct.sql.unsafe(`alter table admin_tokens alter column access type ${type}`);
+  };
+  /** Each backend forgets what the driver believes to be prepared there. */
+  const forget = (): Promise<unknown> =>
+    Promise.allSettled(Array.from({ length: 6 }, () => pooled.sql.unsafe("deallocate all")));
+  const terminate = (): Promise<unknown> =>
+    direct.sql`select pg_terminate_backend(pid) from pg_stat_activity
+      where application_name = 'caracal asked' and datname = current_database()`;
+  const cut = async (round: number): Promise<void> => {
+    proxy.cutAfter(round * 37);
+    await pooled.sql`select ${round}::int`.catch(() => undefined);
+    proxy.heal();
+  };
+
+  /** Statements of several shapes, each with a mark of its own that must come back. Resolves to how many were answered. */
+  const askAll = async (round: number): Promise<number> => {
+    const asked = Array.from({ length: ASKED_AT_ONCE }, async (_, at): Promise<boolean> => {
+      const mark = `${round}/${at}`;
+      const id = (round * 7 + at) % 100;
+      try {
+        const rows = await ask(at, mark, id);
+        assert.deepEqual(
+          rows.map((row) => ({ ...row })),
+          [{ mark, id, held: `row ${id}` }],
+        );
+        return true;
+      } catch (error) {
+        if (error instanceof assert.AssertionError) throw error;
+        assert.ok(isUnavailable(error), String(error));
+        return false;
+      }
+    });
+    return (await Promise.all(asked)).filter(Boolean).length;
+  };
+  type Row = { readonly mark: string; readonly id: number; readonly held: string };
+  const ask = (at: number, mark: string, id: number): Promise<readonly Row[]> => {
+    const { sql } = pooled;
+    if (at % 5 === 0) {
+      return sql.begin(async (tx) => {
+        await tx`select held from shapes where id = ${id}`;
+        return tx<Row[]>`select ${mark}::text as mark, id, held from shapes where id = ${id}`;
+      }) as Promise<readonly Row[]>;
+    }
+    if (at % 3 === 0) return sql<Row[]>`select ${mark}::text as mark, s.* from shapes s where id = ${id}`;
+    return sql<Row[]>`select ${mark}::text as mark, id, held from shapes where id = ${id}`;
+  };
+
+  const troubles: readonly Trouble[] = [
+    { name: "tables change their shape", once: reshape },
+    { name: "prepared statements are forgotten", once: forget },
+    { name: "backends are ended", once: terminate },
+    { name: "connections break at every byte", once: cut },
+  ];
+
+  for (const { name, once } of troubles) {
+    it(`belongs to its own question while ${name}`, async () => {
+      let answered = 0;
+      for (let round = 0; round < ROUNDS; round += 1) {
+        const [right] = await Promise.all([askAll(round), once(round)]);
+        answered += right;
+      }
+      assert.ok(answered > ASKED_AT_ONCE, `${answered} were answered at all`);
+      await eventually(async () => assert.equal(await askAll(ROUNDS), ASKED_AT_ONCE));
+    });
+  }
+
+  it("belongs to its own question while all of that happens at once", async () => {
+    for (let round = 0; round < ROUNDS; round += 1) {
+      await Promise.all([askAll(round), ...troubles.map(({ once }) => once(round))]);
+    }
+    proxy.heal();
+    await eventually(async () => assert.equal(await askAll(ROUNDS), ASKED_AT_ONCE));
+  });
+
+  it("lets no unknown token in while the table of tokens changes its shape", async () => {
+    let asked = 0;
+    const knock = async (token: string): Promise<void> => {
+      const found = await pooled.sql<{ token_sha256: string; access: string }[]>`
+        select token_sha256, access from admin_tokens where token_sha256 = ${token}`.catch((error: unknown) => {
+        assert.ok(isUnavailable(error), String(error));
+        return [];
+      });
+      asked += 1;
+      assert.equal(found.length, found.length === 0 || token === "right" ? found.length : 0, "a stranger was let in");
+    };
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const strangers = Array.from({ length: 6 }, (_, at) => knock(`stranger ${round}/${at}`));
+      await Promise.all([...strangers, knock("right"), knock("right"), reshape(round)]);
+    }
+    assert.equal(asked, ROUNDS * 8);
+  });
+});
