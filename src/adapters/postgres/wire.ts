@@ -260,7 +260,9 @@ export const createWire = (options: WireOptions): Duplex => {
     eachMessage(bytes, (type, one) => {
       const begins_at = at;
       at += one.length;
-      if (type === BACKEND.error && fatal_at === undefined) {
+      // What comes after such an error is no answer that the driver gets: it must not count as one.
+      if (fatal !== undefined) return;
+      if (type === BACKEND.error) {
         const { V: severity, S: translated, C: code, M: text, R: routine } = errorFields(one);
         if ((severity ?? translated) !== "ERROR") {
           fatal_at = begins_at;
