@@ -1,9 +1,20 @@
 import type postgres from "postgres";
 
 /** postgres.js tagged templates: the one SQL dialect of the product, on PostgreSQL 15 and up and on PGlite. */
-export type Sql = postgres.Sql;
+type Statements = {
+  <T extends readonly (object | undefined)[] = postgres.Row[]>(
+    template: TemplateStringsArray,
+    ...parameters: readonly postgres.ParameterOrFragment<never>[]
+  ): postgres.PendingQuery<T>;
+  /** A name of a table or a column, quoted. */
+  (name: string): postgres.Helper<string, []>;
+} & Pick<postgres.Sql, "unsafe" | "json">;
+export type Sql = Statements & {
+  begin<T>(run: (tx: Transaction) => Promise<T>): Promise<T>;
+  begin<T>(mode: string, run: (tx: Transaction) => Promise<T>): Promise<T>;
+};
 /** Inside `sql.begin`. A pool query in there deadlocks on PGlite: use this one. */
-export type Transaction = postgres.TransactionSql;
+export type Transaction = Statements & { savepoint<T>(run: (inner: Transaction) => Promise<T>): Promise<T> };
 /** What a store's function takes where it can run in either. */
 export type Queryable = Sql | Transaction;
 

@@ -221,10 +221,10 @@ export const databaseContract = (adapter: string, under_test: DatabaseUnderTest)
       const stop = await db.listen("caracal_test", () => {
         woken += 1;
       });
-      await db.sql.notify("caracal_test", "");
+      await db.sql`select pg_notify('caracal_test', '')`;
       await stop();
       const after_stop = woken;
-      await db.sql.notify("caracal_test", "");
+      await db.sql`select pg_notify('caracal_test', '')`;
       await db.sql`select 1`;
       assert.equal(woken, after_stop);
     });

@@ -2,7 +2,8 @@ import type { Duplex } from "node:stream";
 import postgres from "postgres";
 import { type Database, DatabaseUnreachable, type Sql } from "../../ports/database.ts";
 import { createGate } from "./gate.ts";
-import { arrayTypes } from "./types.ts";
+import { boundedStatements } from "./statements.ts";
+import { driverTypes } from "./types.ts";
 import { createWire, PADDING } from "./wire.ts";
 
 export type PoolOptions = {
@@ -43,7 +44,7 @@ const settings = (options: PoolOptions, socket: () => Duplex): postgres.Options<
     max: options.max,
     ssl: false, // the wire's business
     fetch_types: false, // a query of its own per connection; the arrays that we use are known
-    types: arrayTypes as {},
+    types: driverTypes as {},
     onnotice: () => {},
     // Behind the wire's own timeout, whose error says more.
     connect_timeout: options.connect_timeout_ms / 1_000 + 1,
@@ -51,8 +52,8 @@ const settings = (options: PoolOptions, socket: () => Duplex): postgres.Options<
     backoff: () => 0, // the gate's business
     connection: { ...options.parameters, ...PADDING },
   };
-  // A BEGIN that comes as the last that a connection's pipeline takes is sent, but the connection not reserved for it:
-  // the transaction fails. So the pipeline must never be full.
+  // Where the driver's own pipeline is full it does not reserve the connection for a BEGIN that it sends: the transaction
+  // fails. `statements.ts` sees to it that a pipeline holds one statement.
   const untyped: Untyped = { socket, max_pipeline: Number.MAX_SAFE_INTEGER };
   return { ...known, ...untyped };
 };
@@ -90,9 +91,9 @@ export const createPool = (options: PoolOptions): Pool => {
     return wire;
   };
 
-  const sql = postgres(settings(options, socket)) as Sql;
+  const driver = postgres(settings(options, socket));
   return {
-    sql,
+    sql: boundedStatements(driver, options.silence_timeout_ms),
     async close() {
       // postgres.js still holds the statement of a connection that was lost, and waits for its end. Without a wire none comes.
       const unwired = new Promise<void>((resolve) => {
@@ -102,7 +103,7 @@ export const createPool = (options: PoolOptions): Pool => {
         for (const wire of wires) wire.once("close", check);
         check();
       });
-      await Promise.race([sql.end({ timeout: CLOSE_TIMEOUT_S }), unwired]);
+      await Promise.race([driver.end({ timeout: CLOSE_TIMEOUT_S }), unwired]);
       closed = true;
       for (const wire of wires) wire.destroy(); // what was still being opened
     },

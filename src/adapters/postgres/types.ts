@@ -10,6 +10,10 @@ const BOOLEAN_ARRAY = 1000;
 const INTEGER_ARRAY = 1007;
 const TEXT_ARRAY = 1009;
 const BIGINT_ARRAY = 1016;
+const BYTEA = 17;
+const DATE = 1082;
+const TIMESTAMP = 1114;
+const TIMESTAMPTZ = 1184;
 const JSON_TYPE = 114;
 const JSONB = 3802;
 
@@ -37,11 +41,33 @@ const arrayOf = (oid: number, read: (item: string) => unknown): postgres.Postgre
   parse: (text: string) => readArray(text).map((item) => (item === null ? null : read(item))),
 });
 
+/**
+ * What is no date goes to the server as it is, which refuses it. The driver's own way throws while the statement is being
+ * written, and a text of a caller's may reach it.
+ */
+const writeDate = (value: unknown): string => {
+  const date = typeof value === "number" ? new Date(value) : value;
+  return date instanceof Date && !Number.isNaN(date.getTime()) ? date.toISOString() : String(date);
+};
+
 /** For the driver's `types`. */
-export const arrayTypes: Readonly<Record<string, postgres.PostgresType>> = {
+export const driverTypes: Readonly<Record<string, postgres.PostgresType>> = {
   text_array: arrayOf(TEXT_ARRAY, (item) => item),
   integer_array: arrayOf(INTEGER_ARRAY, Number),
   bigint_array: arrayOf(BIGINT_ARRAY, (item) => item),
+  date: {
+    to: TIMESTAMPTZ,
+    from: [DATE, TIMESTAMP, TIMESTAMPTZ],
+    serialize: writeDate,
+    parse: (text: string) => new Date(text),
+  },
+  bytea: {
+    to: BYTEA,
+    from: [BYTEA],
+    serialize: (value: unknown) =>
+      `\\x${Buffer.from(value instanceof Uint8Array ? value : String(value)).toString("hex")}`,
+    parse: (text: string) => Buffer.from(text.slice(2), "hex"),
+  },
   boolean_array: arrayOf(BOOLEAN_ARRAY, (item) => item === "t"),
   /** A string is JSON text already (postgres.js would make a JSON string of it); everything else is made JSON text. */
   json_text: {

@@ -127,6 +127,8 @@ export const createWire = (options: WireOptions): Duplex => {
   const due: Verb[] = [];
   /** Messages of the extended protocol were sent that no Sync closes yet. */
   let unsynced = false;
+  /** The driver closed with a Sync what it never began: it failed to write a statement, and lost count of its answers. */
+  let unwritten = false;
   let status: TransactionStatus = "I";
   /** What ended the connection, from then on. */
   let lost: DatabaseUnreachable | undefined;
@@ -242,6 +244,7 @@ export const createWire = (options: WireOptions): Duplex => {
       options.onStatement();
       due.push(verbOf(leadingTexts(bytes, 1)[0] ?? ""));
     } else if (type === FRONTEND.sync) {
+      unwritten ||= !unsynced;
       due.push(verb);
       verb = undefined;
       unsynced = false;
@@ -330,6 +333,14 @@ export const createWire = (options: WireOptions): Duplex => {
       cancelling = bytes.length >= 8 && bytes.readInt32BE(4) === STARTUP.cancel;
     } else {
       eachMessage(bytes, outgoing);
+      if (unwritten) {
+        // As below: not within the driver's own write.
+        queueMicrotask(() => {
+          lose(new DatabaseUnreachable("the driver could not write a statement to the connection"));
+          done();
+        });
+        return;
+      }
       watch(false);
     }
     if (inner === undefined || inner.destroyed) return done(); // it is about to be lost
