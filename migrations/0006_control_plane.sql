@@ -16,11 +16,3 @@ create table idempotency_keys (
   primary key (actor, key)
 );
 create index idempotency_keys_age on idempotency_keys (created_at);
-
-do $$
-begin
-  if exists (select from pg_roles where rolname = 'caracal_api') then
-    grant select, insert, update, delete on idempotency_keys to caracal_api;
-  end if;
-end
-$$;

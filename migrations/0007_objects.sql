@@ -99,16 +99,3 @@ create index grants_revoked on grants (zone_id, archived_at) where archived_at i
 create index resources_provider on resources (zone_id, provider_id) where provider_id is not null and archived_at is null;
 create index resources_application on resources (zone_id, application_id) where application_id is not null and archived_at is null;
 create index applications_issuer on applications (zone_id, workload_issuer_id) where workload_issuer_id is not null and archived_at is null;
-
-do $$
-begin
-  if exists (select from pg_roles where rolname = 'caracal_api') then
-    grant select, insert, update on providers, issuers, grants to caracal_api;
-  end if;
-  if exists (select from pg_roles where rolname = 'caracal_sts') then
-    grant select on providers, issuers, grants to caracal_sts;
-    -- a credential that it refreshed
-    grant update (sealed_access_token, sealed_refresh_token, credential_expires_at) on grants to caracal_sts;
-  end if;
-end
-$$;

@@ -6,11 +6,3 @@ create table quotas (
   updated_at timestamptz not null default now(),
   primary key (zone_id, name)
 );
-
-do $$
-begin
-  if exists (select from pg_roles where rolname = 'caracal_api') then
-    grant select, insert, update, delete on quotas to caracal_api;
-  end if;
-end
-$$;

@@ -30,17 +30,3 @@ create table step_up_challenges (
   check (consumed_at is null or decision = 'satisfied')
 );
 create index step_up_challenges_expiry on step_up_challenges (expires_at);
-
-do $$
-begin
-  if exists (select from pg_roles where rolname = 'caracal_api') then
-    grant select, delete on step_up_challenges to caracal_api;
-    grant update (decision, decided_by, decided_at) on step_up_challenges to caracal_api;
-  end if;
-  if exists (select from pg_roles where rolname = 'caracal_sts') then
-    grant select, insert on step_up_challenges to caracal_sts;
-    -- a wrong answer is counted, and a right one consumes; who decides is not the STS's to write
-    grant update (failures, consumed_at) on step_up_challenges to caracal_sts;
-  end if;
-end
-$$;

@@ -18,11 +18,3 @@ alter table applications
   add column registration_token_id text,
   add foreign key (zone_id, registration_token_id) references registration_tokens (zone_id, id);
 create index applications_registered on applications (zone_id, created_at) where registration_token_id is not null;
-
-do $$
-begin
-  if exists (select from pg_roles where rolname = 'caracal_api') then
-    grant select, insert, update on registration_tokens to caracal_api;
-  end if;
-end
-$$;

@@ -36,6 +36,7 @@ export const withOperatorDatabase = async <T>(
     name,
     max: 2,
     statement_timeout_ms: STATEMENT_TIMEOUT_MS,
+    pooler: readVariable(env, "DATABASE_POOLER") ?? "none",
   });
   try {
     await db.ping().catch((cause: unknown) => {
@@ -52,10 +53,11 @@ export const withOperatorDatabase = async <T>(
 /** `caracal migrate`: brings the schema to this build's version. Safe to run twice and beside another. */
 export const migrateCommand = (context: CliContext): Command =>
   new Command("migrate").description("Bring the database's schema to this build's version.").action(async () => {
-    const { applied, version } = await withOperatorDatabase(context.env, "migrate", (db) => migrate(db));
+    const { applied, version, not_granted } = await withOperatorDatabase(context.env, "migrate", (db) => migrate(db));
     context.out(
       applied.length === 0
         ? `The schema is at version ${version}; nothing to do.`
         : `Applied ${applied.join(", ")}; the schema is at version ${version}.`,
     );
+    for (const line of not_granted) context.out(`Not granted: ${line}`);
   });

@@ -141,6 +141,12 @@ export const VARIABLES = {
     secret: true,
     schema: databaseUrl,
   },
+  DATABASE_POOLER: {
+    doc: "transaction: a pooler such as PgBouncer in transaction mode stands before PostgreSQL; none: nothing does.",
+    roles: WITH_DATABASE,
+    default: "none",
+    schema: oneOf("none", "transaction"),
+  },
   REDIS_URL: {
     doc: "Redis with maxmemory-policy noeviction, a password and persistence.",
     roles: ALL,

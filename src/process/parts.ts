@@ -7,6 +7,7 @@ import { createPglite } from "../adapters/pglite/index.ts";
 import { createPostgres } from "../adapters/postgres/index.ts";
 import { createLease } from "../adapters/postgres/lease.ts";
 import { migrate, requireSchema } from "../adapters/postgres/migrate.ts";
+import { overpoweredUser } from "../adapters/postgres/privileges.ts";
 import { createRedis } from "../adapters/redis/index.ts";
 import { type Config, databaseUrlOf } from "../config/index.ts";
 import { deadLetterOf, STREAMS } from "../contracts/streams.ts";
@@ -109,7 +110,7 @@ const openStorage = async (options: AssembleOptions, onStatement: (pool: string)
     open: (name, role, max) => {
       const url = databaseUrlOf(config, role);
       if (url === undefined) throw new StartupFault(`DATABASE_URL: is missing; the ${role} role needs postgres://…`);
-      const db = createPostgres({ url, name, max, onStatement });
+      const db = createPostgres({ url, name, max, onStatement, pooler: config.DATABASE_POOLER ?? "none" });
       opened.push(db);
       return db;
     },
@@ -190,6 +191,23 @@ const prepareSchema = async (databases: readonly Database[], config: Config): Pr
   }
 };
 
+/** A role's user is held to what its group was granted, so that one that is taken over can't rewrite what others wrote. */
+const checkUsers = async (databases: Parts["databases"], config: Config, log: Log): Promise<void> => {
+  for (const [role, db] of Object.entries(databases)) {
+    const found = await overpoweredUser(db.sql);
+    if (found === undefined) continue;
+    if (config.production && role === "audit") {
+      throw new StartupFault(
+        `DATABASE_URL_AUDIT: its user ${found.user} ${found.because}, and could change the ledger; name a user that only has the group caracal_audit`,
+      );
+    }
+    log.warn(
+      { role, user: found.user },
+      `the role's database user ${found.because}: nothing holds it to the privileges of the group caracal_${role}`,
+    );
+  }
+};
+
 const answering = async (db: Database, wait_ms: number): Promise<void> => {
   const until_ms = performance.now() + wait_ms;
   for (;;) {
@@ -235,6 +253,7 @@ export const assemble = async (options: AssembleOptions): Promise<Parts> => {
       roles.filter(isDatabaseRole).map((role) => [role, storage?.open(role, role, POOL_MAX)]),
     ) as Parts["databases"];
     await prepareSchema(Object.values(databases), config);
+    if (!config.embedded_database) await checkUsers(databases, config, log);
 
     if (config.STREAMS_HMAC_KEY === undefined)
       throw new StartupFault("STREAMS_HMAC_KEY: is missing; make one with: openssl rand -hex 32");

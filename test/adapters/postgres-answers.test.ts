@@ -116,7 +116,7 @@ describe("an answer of PostgreSQL", () => {
         () => sql`select ${"no date"}::timestamptz as mark`,
         () => sql.unsafe("select 1 as mark", Array.from({ length: 65_600 }, () => 1)),
         () => sql.begin((tx) => Promise.all([tx`select 1 as mark`, tx`select ${nothing}::text`, tx`select 2 as mark`])),
-      ].map((wrong) => assert.rejects(async () => wrong())),
+      ].map((wrong) => assert.rejects(settled<unknown>(wrong()), (error) => !(error instanceof assert.AssertionError))),
     );
   };
 

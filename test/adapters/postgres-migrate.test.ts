@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { migrate, readMigrations, requireSchema, schemaVersion } from "../../src/adapters/postgres/migrate.ts";
+import { overpoweredUser } from "../../src/adapters/postgres/privileges.ts";
 import { StartupFault } from "../../src/kernel/problem.ts";
 import type { Database } from "../../src/ports/database.ts";
 import { eventually } from "../support/eventually.ts";
@@ -59,8 +60,8 @@ describe("migrations", () => {
     assert.equal(await schemaVersion(db.sql), 0);
     assert.match(await faultOf(requireSchema(db.sql)), /run caracal migrate/);
     const names = readMigrations().map((file) => file.name);
-    assert.deepEqual(await migrate(db), { applied: names, version: names.length });
-    assert.deepEqual(await migrate(db), { applied: [], version: names.length });
+    assert.deepEqual(await migrate(db), { applied: names, version: names.length, not_granted: [] });
+    assert.deepEqual(await migrate(db), { applied: [], version: names.length, not_granted: [] });
     assert.equal(await schemaVersion(db.sql), names.length);
     await requireSchema(db.sql);
   });
@@ -94,7 +95,7 @@ describe("migrations", () => {
     await assert.rejects(migrate(db, { dir }), /division by zero/);
     assert.deepEqual(await tables(db), ["a", "schema_migrations"]);
     writeFileSync(join(dir, "0002_b.sql"), "create table b ();");
-    assert.deepEqual(await migrate(db, { dir }), { applied: ["0002_b.sql"], version: 2 });
+    assert.deepEqual(await migrate(db, { dir }), { applied: ["0002_b.sql"], version: 2, not_granted: [] });
   });
 
   it("are taken up by another process when the one that ran them was killed in the middle", async () => {
@@ -110,7 +111,7 @@ describe("migrations", () => {
     });
     await killed;
     writeFileSync(join(slow, "0001_a.sql"), "create table a ();");
-    assert.deepEqual(await migrate(db, { dir: slow }), { applied: ["0001_a.sql"], version: 1 });
+    assert.deepEqual(await migrate(db, { dir: slow }), { applied: ["0001_a.sql"], version: 1, not_granted: [] });
   });
 
   it("wait for the one that runs, and say so when it takes too long", async () => {
@@ -201,7 +202,7 @@ describe("the privileges of a role's database user", () => {
   after(() => drop());
 
   const as = async (group: string): Promise<Database> => {
-    const name = `${new URL(url).pathname.slice(1)}_${group}`;
+    const name = `${new URL(url).pathname.slice(1)}_${group}_${users.length}`;
     await owner.sql.unsafe(`create role ${name} login in role ${group}`);
     const user_url = new URL(url);
     user_url.username = name;
@@ -260,6 +261,32 @@ describe("the privileges of a role's database user", () => {
     await denied(db, "update zones set name = 'mine'");
     await denied(db, "select * from zone_keys");
     await denied(db, "select * from audit_events");
+  });
+
+  it("are granted again where one was taken away, and said where this user may not grant it", async () => {
+    const db = await as("caracal_sts");
+    await owner.sql.unsafe("revoke select on zones from caracal_sts");
+    await owner.sql.unsafe("revoke update (failures) on step_up_challenges from caracal_sts");
+    await denied(db, "select * from zones");
+    const name = `${new URL(url).pathname.slice(1)}_stranger`;
+    await owner.sql.unsafe(`create role ${name} login in role caracal_sts, caracal_audit`);
+    const stranger_url = new URL(url);
+    stranger_url.username = name;
+    const stranger = createPostgres({ url: stranger_url.href, name, max: 1 });
+    users.push(stranger);
+    await assert.rejects(migrate(stranger), DENIED); // it may not even read what was applied as its owner does
+    assert.deepEqual((await migrate(owner)).not_granted, []);
+    await db.sql`select * from zones`;
+    await db.sql`update step_up_challenges set failures = 1 where false`;
+  });
+
+  it("are not needed by a superuser or the owner, who are told from a role's own user", async () => {
+    assert.deepEqual(await overpoweredUser(owner.sql), { user: "postgres", because: "is a superuser" });
+    const db = await as("caracal_api");
+    assert.equal(await overpoweredUser(db.sql), undefined);
+    await owner.sql.unsafe(`alter table audit_events owner to ${db.name}`);
+    assert.deepEqual(await overpoweredUser(db.sql), { user: db.name, because: "owns the tables" });
+    await owner.sql`alter table audit_events owner to postgres`;
   });
 
   it("let no role make tables of its own", async () => {

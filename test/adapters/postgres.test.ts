@@ -91,6 +91,77 @@ describe("PostgreSQL over a network that fails", () => {
     await works(db);
   });
 
+  it("rejects every caller within the deadline while backends are stopped, though others go on asking", async () => {
+    const db = through({ max: 10, name: "stopped" });
+    await Promise.all(Array.from({ length: 10 }, () => db.sql`select pg_sleep(0.05)`));
+    const pids = (
+      await direct.sql<{ pid: number }[]>`
+        select pid from pg_stat_activity where application_name = 'caracal stopped' and datname = current_database()`
+    ).map((row) => row.pid);
+    assert.equal(pids.length, 10);
+    for (const pid of pids) process.kill(pid, "SIGSTOP");
+    try {
+      const times: Promise<number>[] = [];
+      const until_ms = performance.now() + FAST.statement_timeout_ms;
+      while (performance.now() < until_ms) {
+        times.push(timeToUnavailable(db.sql`select ${times.length}::int`));
+        times.push(timeToUnavailable(db.sql.begin((tx) => tx`select 1`)));
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      const slowest = Math.max(...(await Promise.all(times)));
+      assert.ok(slowest < DEADLINE_MS, `the last after ${slowest} ms`);
+    } finally {
+      for (const pid of pids) process.kill(pid, "SIGCONT");
+    }
+    await works(db);
+  });
+
+  it("rejects who waits for a connection within one deadline, and does nothing of it later", async () => {
+    const db = through({ max: 1, name: "waiting", statement_timeout_ms: 500 });
+    let free = (): void => {};
+    const held = new Promise<void>((resolve) => {
+      free = resolve;
+    });
+    const holding = db.sql.begin(async (tx) => {
+      await tx`select 1`;
+      const from = performance.now();
+      while (performance.now() - from < 3_000) {
+        await tx`select 1`; // it is not idle for longer than it may be
+        if (await Promise.race([held.then(() => true), new Promise((resolve) => setImmediate(resolve, false))])) break;
+      }
+    });
+    const waiting = Array.from({ length: 20 }, (_, at) => timeToUnavailable(db.sql`insert into kept values (${`late ${at}`})`));
+    const begun = Array.from({ length: 20 }, (_, at) =>
+      timeToUnavailable(
+        db.sql.begin(async (tx) => {
+          await tx`insert into kept values (${`late begun ${at}`})`;
+        }),
+      ),
+    );
+    const slowest = Math.max(...(await Promise.all([...waiting, ...begun])));
+    assert.ok(slowest < 500 + 1_000 + 1_000, `the last after ${slowest} ms`);
+    free();
+    await holding;
+    await works(db);
+    assert.equal((await direct.sql`select 1 from kept where id like 'late%'`).length, 0);
+  });
+
+  it("gives up a statement for which a connection is still being opened, and serves the next on it", async () => {
+    const db = through({ max: 1, name: "opening", connect_timeout_ms: 8_000 });
+    proxy.delay(700); // several ways there and back before the server is ready
+    const late = timeToUnavailable(db.sql`insert into kept values ('opened late')`);
+    const begun = timeToUnavailable(
+      db.sql.begin(async (tx) => {
+        await tx`insert into kept values ('begun late')`;
+      }),
+    );
+    assert.ok(Math.max(await late, await begun) < DEADLINE_MS);
+    proxy.delay(0);
+    await works(db);
+    assert.equal(await kept("opened late"), false);
+    assert.equal(await kept("begun late"), false);
+  });
+
   it("rejects a transaction in a black hole, with what it did undone", async () => {
     const db = through();
     await works(db);

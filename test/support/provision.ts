@@ -46,6 +46,10 @@ export const findPostgresBin = (): string | undefined => {
 /** Where `redis-server` is. */
 export const findRedisServer = (): string | undefined => onPath("redis-server");
 
+/** Where `pgbouncer` is. Debian keeps it off the path of those who administer nothing. */
+export const findPgBouncer = (): string | undefined =>
+  onPath("pgbouncer") ?? ["/usr/sbin/pgbouncer"].find((file) => existsSync(file));
+
 type Owner = { readonly uid: number; readonly gid: number } | undefined;
 
 /** PostgreSQL refuses to run as root, and wants a user that the system knows: `postgres`, else `nobody`. */
@@ -264,6 +268,35 @@ export const startPostgresServer = async (options: PostgresServerOptions = {}): 
     return restartable(port, dir, async () => {
       const guarded = await startGuarded(dir, "INT", owner, command);
       await untilReady(guarded, dir, port, /ready to accept connections/);
+      return guarded;
+    });
+  });
+};
+
+/** PgBouncer of our own on loopback, in transaction mode, before the PostgreSQL on `target_port` that trusts everybody. */
+export const startPgBouncer = async (target_port: number, server_connections: number): Promise<PrivateServer> => {
+  const program = findPgBouncer();
+  if (program === undefined) throw new Error("no PgBouncer: its program was not found");
+  const owner = unprivileged(); // as root it does not start
+  return withFreePort(async (port) => {
+    const dir = privateFolder(owner);
+    const lines = [
+      "[databases]",
+      `* = host=127.0.0.1 port=${target_port} user=postgres`,
+      "[pgbouncer]",
+      "listen_addr = 127.0.0.1",
+      `listen_port = ${port}`,
+      "unix_socket_dir =",
+      "auth_type = any",
+      "pool_mode = transaction",
+      `default_pool_size = ${server_connections}`,
+      "max_client_conn = 200",
+    ];
+    const file = join(dir, "pgbouncer.ini");
+    writeFileSync(file, `${lines.join("\n")}\n`, { mode: 0o644 });
+    return restartable(port, dir, async () => {
+      const guarded = await startGuarded(dir, "INT", owner, [program, file]);
+      await untilReady(guarded, dir, port, /process up/);
       return guarded;
     });
   });

@@ -166,6 +166,7 @@ export const createPglite = async (options: PgliteOptions): Promise<PgliteServer
           database: "postgres",
           user: "postgres",
           password: undefined,
+          prepare: true,
           parameters: {},
           dial: engine.dial,
           connect_timeout_ms: CONNECT_TIMEOUT_MS,

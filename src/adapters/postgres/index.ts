@@ -13,7 +13,16 @@ export type PostgresOptions = {
   readonly statement_timeout_ms?: number;
   /** 5 s by default. */
   readonly connect_timeout_ms?: number;
+  /** What stands before the server; `none` by default. */
+  readonly pooler?: Pooler;
 };
+
+/**
+ * `transaction`: a pooler such as PgBouncer that gives each transaction another server connection. Settings of a connection
+ * are refused there, so the server's own deadlines are the database user's (`alter role … set statement_timeout`), and ours
+ * alone hold without them. Nothing is prepared, and nobody listens: who would polls.
+ */
+export type Pooler = "none" | "transaction";
 
 const STATEMENT_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -31,18 +40,24 @@ export const createPostgres = (options: PostgresOptions): Database => {
   const address = parseAddress(options.url);
   const statement_timeout_ms = options.statement_timeout_ms ?? STATEMENT_TIMEOUT_MS;
   const connect_timeout_ms = options.connect_timeout_ms ?? CONNECT_TIMEOUT_MS;
+  const pooled = options.pooler === "transaction";
   const pool_options: PoolOptions = {
     name: options.name,
     max: options.max,
     database: address.database,
     user: address.user,
     password: address.password,
+    prepare: !pooled,
     parameters: {
       application_name: `caracal ${options.name}`,
       ...address.parameters,
-      statement_timeout: String(statement_timeout_ms),
-      // A transaction that we forgot (a process that was stopped) must not hold its locks for ever.
-      idle_in_transaction_session_timeout: String(statement_timeout_ms * 2),
+      ...(pooled
+        ? {}
+        : {
+            statement_timeout: String(statement_timeout_ms),
+            // A transaction that we forgot (a process that was stopped) must not hold its locks for ever.
+            idle_in_transaction_session_timeout: String(statement_timeout_ms * 2),
+          }),
     },
     dial: () => dial(address, connect_timeout_ms),
     connect_timeout_ms,
@@ -53,6 +68,6 @@ export const createPostgres = (options: PostgresOptions): Database => {
   return databaseOver({
     name: options.name,
     pool: createPool(pool_options),
-    listen: (channel, wake) => listenOn(pool_options, channel, wake),
+    listen: pooled ? async () => async () => {} : (channel, wake) => listenOn(pool_options, channel, wake),
   });
 };

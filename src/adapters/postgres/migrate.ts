@@ -5,6 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { packageRoot } from "../../kernel/package-root.ts";
 import { StartupFault } from "../../kernel/problem.ts";
 import { type Database, isHeld, type Queryable, type Sql, type Transaction } from "../../ports/database.ts";
+import { grantPrivileges } from "./privileges.ts";
 
 /** One file of `migrations/`. */
 export type Migration = {
@@ -24,8 +25,14 @@ export type MigrateOptions = {
   readonly place?: string;
 };
 
-/** `applied`: the files' names, in order, of this run. `version`: the schema's, now. */
-export type Migrated = { readonly applied: readonly string[]; readonly version: number };
+export type Migrated = {
+  /** The files' names, in order, of this run. */
+  readonly applied: readonly string[];
+  /** The schema's, now. */
+  readonly version: number;
+  /** A line for each privilege that a role's group lacks and this user could not grant, with the reason. */
+  readonly not_granted: readonly string[];
+};
 
 const FILE = /^(\d{4})_[a-z0-9_]+\.sql$/;
 /** Any constant that nobody else uses: "carac" in ASCII. */
@@ -120,9 +127,10 @@ const tryLock = async (tx: Transaction): Promise<boolean> => {
 /** `busy`: another process migrates, or another session holds a table that the next file changes. */
 type Round =
   | { readonly busy: "migrating" | "held" }
-  | { readonly busy: false; readonly applied: Migration | undefined };
+  | { readonly busy: false; readonly applied: Migration }
+  | { readonly busy: false; readonly applied: undefined; readonly not_granted: readonly string[] };
 
-/** Applies the next file, if there is one, with its row, in one transaction. */
+/** Applies the next file with its row, in one transaction. Where there is none it grants what the groups lack. */
 const applyNext = (sql: Sql, migrations: readonly Migration[], place: string): Promise<Round> =>
   sql.begin(async (tx): Promise<Round> => {
     if (!(await tryLock(tx))) return { busy: "migrating" };
@@ -136,12 +144,12 @@ const applyNext = (sql: Sql, migrations: readonly Migration[], place: string): P
     const applied = await readApplied(tx);
     agree(migrations, applied, place);
     const next = migrations[applied.length];
-    if (next === undefined) return { busy: false, applied: undefined };
+    if (next === undefined) return { busy: false, applied: undefined, not_granted: await grantPrivileges(tx) };
     await tx.unsafe(`set local lock_timeout = '${LOCK_TIMEOUT}'`);
     await tx.unsafe(next.text).simple();
     await tx`insert into schema_migrations (version, name, sha256) values (${next.version}, ${next.name}, ${next.sha256})`;
     return { busy: false, applied: next };
-  }) as Promise<Round>;
+  });
 
 /**
  * Brings the schema to this build's version. Any number of processes may do so at once: they take turns, file by file.
@@ -157,7 +165,8 @@ export const migrate = async (db: Database, options: MigrateOptions = {}): Promi
       throw error;
     });
     if (round.busy === false) {
-      if (round.applied === undefined) return { applied, version: migrations.length };
+      if (round.applied === undefined)
+        return { applied, version: migrations.length, not_granted: round.not_granted };
       applied.push(round.applied.name);
       continue;
     }

@@ -14,6 +14,8 @@ export type PoolOptions = {
   readonly database: string;
   readonly user: string | undefined;
   readonly password: string | undefined;
+  /** Whether statements are kept prepared on their connection. */
+  readonly prepare: boolean;
   /** Settings that are sent to the server with the connection. */
   readonly parameters: Readonly<Record<string, string>>;
   readonly dial: () => Promise<Duplex>;
@@ -42,6 +44,7 @@ const settings = (options: PoolOptions, socket: () => Duplex): postgres.Options<
     ...(options.user === undefined ? {} : { user: options.user }),
     ...(options.password === undefined ? {} : { password: options.password }),
     max: options.max,
+    prepare: options.prepare,
     ssl: false, // the wire's business
     fetch_types: false, // a query of its own per connection; the arrays that we use are known
     types: driverTypes as {},

@@ -136,7 +136,7 @@ export const createWire = (options: WireOptions): Duplex => {
   let skipping = false;
   /** What the statement that is being sent ends. */
   let verb: Verb;
-  /** Prepared statements that end a transaction. The driver keeps one name for each text. */
+  /** Prepared statements that end a transaction, by name. The name without letters is taken again and again. */
   const endings = new Map<string, Verb>();
   const cut = wholeMessages();
 
@@ -212,7 +212,8 @@ export const createWire = (options: WireOptions): Duplex => {
     if (type === FRONTEND.parse) {
       const [name = "", text = ""] = leadingTexts(bytes, 2);
       const ends = verbOf(text);
-      if (ends !== undefined) endings.set(name, ends);
+      if (ends === undefined) endings.delete(name);
+      else endings.set(name, ends);
     } else if (type === FRONTEND.bind) {
       verb = endings.get(leadingTexts(bytes, 2)[1] ?? "");
     }
