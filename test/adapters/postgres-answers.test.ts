@@ -114,7 +114,11 @@ describe("an answer of PostgreSQL", () => {
         () => sql`select ${sql.json(circular as never)}::jsonb as mark`,
         () => sql`select ${new Date(Number.NaN)}::timestamptz as mark`,
         () => sql`select ${"no date"}::timestamptz as mark`,
-        () => sql.unsafe("select 1 as mark", Array.from({ length: 65_600 }, () => 1)),
+        () =>
+          sql.unsafe(
+            "select 1 as mark",
+            Array.from({ length: 65_600 }, () => 1),
+          ),
         () => sql.begin((tx) => Promise.all([tx`select 1 as mark`, tx`select ${nothing}::text`, tx`select 2 as mark`])),
       ].map((wrong) => assert.rejects(settled<unknown>(wrong()), (error) => !(error instanceof assert.AssertionError))),
     );

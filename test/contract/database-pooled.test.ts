@@ -16,7 +16,11 @@ if (findPgBouncer() === undefined) {
     const server = new URL(await testServer());
     return startPgBouncer(Number(server.port), SERVER_CONNECTIONS);
   };
-  const open = async (): Promise<{ readonly db: Database; readonly statements: () => number; close(): Promise<void> }> => {
+  const open = async (): Promise<{
+    readonly db: Database;
+    readonly statements: () => number;
+    close(): Promise<void>;
+  }> => {
     pooler ??= start();
     const database = await createEmptyDatabase();
     const url = new URL(database.url);

@@ -165,8 +165,7 @@ export const migrate = async (db: Database, options: MigrateOptions = {}): Promi
       throw error;
     });
     if (round.busy === false) {
-      if (round.applied === undefined)
-        return { applied, version: migrations.length, not_granted: round.not_granted };
+      if (round.applied === undefined) return { applied, version: migrations.length, not_granted: round.not_granted };
       applied.push(round.applied.name);
       continue;
     }

@@ -88,7 +88,9 @@ export const boundedStatements = (driver: postgres.Sql, deadline_ms: number): Sq
   // The driver's `begin` asks for its BEGIN here: it waits for a connection as every statement does.
   driver.unsafe = sql.unsafe as postgres.Sql["unsafe"];
 
-  const begin = <T>(...asked: readonly [(tx: Transaction) => Promise<T>] | readonly [string, (tx: Transaction) => Promise<T>]) =>
+  const begin = <T>(
+    ...asked: readonly [(tx: Transaction) => Promise<T>] | readonly [string, (tx: Transaction) => Promise<T>]
+  ) =>
     new Promise<T>((resolve, reject) => {
       const [mode, run] = asked.length === 2 ? asked : (["", asked[0]] as const);
       let given_up: DatabaseUnreachable | undefined;
