@@ -33,8 +33,9 @@ const LIFETIME_MS = 30 * 60_000;
 
 /**
  * A pool on a PostgreSQL server, 15 or newer. Throws a `StartupFault` where the URL is wrong; does not connect before the
- * first statement. Every statement ends within `statement_timeout_ms` and a second, or is rejected: where the server says
- * nothing at all, the connection is given up (`isUnavailable`). It comes back by itself when the server does.
+ * first statement. Every statement, and every transaction's begin, ends within `statement_timeout_ms` and a second from
+ * when it was asked, the wait for a connection included, or is rejected (`isUnavailable`). Where the server says nothing at
+ * all the connection is given up. It comes back by itself when the server does.
  */
 export const createPostgres = (options: PostgresOptions): Database => {
   const address = parseAddress(options.url);

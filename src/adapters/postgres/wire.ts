@@ -103,20 +103,27 @@ const cleanStartup = (chunk: Buffer): Buffer => {
 };
 
 /**
- * What the driver takes for its socket. It stands between the two to do what postgres.js does not:
+ * What the driver takes for its socket, one for each connection. Its modes, in order:
  *
- * - a deadline: a server that says nothing while an answer is due is given up, so that no query hangs in a black hole. Only
- *   bytes of the server end its silence: what we write meanwhile is no sign of life;
- * - no answer to another question: an error that shows the driver's prepared statements to be stale ends the connection
- *   with everything on it, and no error names the routine for which the driver would send a statement again;
- * - it counts statements;
- * - a fatal error of the server is the connection's end, not the answer to a statement (which the driver would still
- *   hold against the first statement of the next connection);
- * - a connection that is lost **within a transaction** does not just close. postgres.js would then write the rollback,
- *   or the transaction's next statement, to a socket that is null and take the process down, or send it on the next
- *   connection, outside of any transaction. Instead the driver is answered as a server would in a failed transaction:
- *   an error to everything, until it has rolled back; then the connection closes. A COMMIT that was on its way gets
- *   08007, as nobody can know what became of it.
+ * - **opening**: it dials, sends the startup message without the padding, and passes on what is said until the server's
+ *   first ReadyForQuery. `connect_timeout_ms` is for all of that.
+ * - **serving**: messages pass both ways. Each ReadyForQuery tells whether a transaction is open. `silence_timeout_ms` runs
+ *   while an answer is due, and only bytes of the server end it: what we write meanwhile is no sign of life.
+ * - **lost**: nothing goes to the server any more. Outside of a transaction the socket closes with the reason. Within one
+ *   postgres.js would write the rollback, or the next statement, to a socket that is null and take the process down, or
+ *   send it on the next connection, outside of any transaction. So we answer as a server does in a failed transaction: an
+ *   error to everything until the driver has rolled back, then the socket closes. A COMMIT on its way gets 08007, as
+ *   nobody can know what became of it.
+ * - **closed**.
+ *
+ * Serving ends in lost upon:
+ * - the socket's end or error, silence, or what is not the protocol;
+ * - a fatal error of the server: as an answer the driver would hold it against the next connection's first statement;
+ * - an error that shows the driver's prepared statements to be stale. What else is in that chunk is dropped unread;
+ * - a Sync that closes nothing: the driver failed to write a statement, and counts answers wrongly from then on.
+ *
+ * Every other error passes, without the name of the server's routine: for some of them the driver would send a statement
+ * again after those that were written since, and take their answers for its own. Statements are counted on their way.
  */
 export const createWire = (options: WireOptions): Duplex => {
   let inner: Duplex | undefined;
