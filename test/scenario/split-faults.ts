@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { deadLetterOf, STREAMS } from "../../src/contracts/streams.ts";
 import { eventually } from "../support/eventually.ts";
+import { runToEnd } from "../support/program.ts";
 import type { Part } from "../support/split.ts";
 import { createStreamVandal, type RawEntry, type StreamVandal } from "../support/split-streams.ts";
 import { type Ambient, type Answer, ambientToken, callGateway, mandate } from "./agent.ts";
@@ -300,6 +301,24 @@ export const splitFaults = (topology: () => SplitTopology): void => {
   stsAway(topology);
   gatewayCutOff(topology);
   tamperedStream(topology);
+
+  it("no role serves as the owner of the tables without a word, and audit not at all", async () => {
+    const { split } = topology();
+    for (const part of split.parts) assert.doesNotMatch(part.log(), /the role's database user/, part.name);
+    const end = await runToEnd(["--role=audit"], {
+      env: {
+        ...split.owner_env,
+        DATABASE_URL: split.owner_env["MIGRATE_DATABASE_URL"] ?? "",
+        REDIS_URL: split.redis_url,
+        STREAMS_HMAC_KEY: split.keys.streams_hmac_key,
+        AUDIT_HMAC_KEY: split.keys.audit_hmac_key,
+        AUDIT_PORT: "0",
+        AUDIT_HOST: "127.0.0.1",
+      },
+    });
+    assert.equal(end.code, 1);
+    assert.match(end.stderr, /^caracal: DATABASE_URL_AUDIT: its user caracal_owner owns the tables/m);
+  });
 
   it("a mandate that was used at one Gateway is refused at every other", async () => {
     const t = topology();
