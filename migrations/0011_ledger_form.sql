@@ -38,21 +38,6 @@ create index audit_events_request on audit_events (zone_id, request_id);
 create index audit_events_session on audit_events (zone_id, session_id, chain_seq);
 alter table audit_event_ids alter column id type uuid using id::uuid;
 
--- As 0002 did for the table before.
-do $$
-declare
-  entry record;
-begin
-  for entry in
-    select * from (values ('caracal_api', 'select'), ('caracal_audit', 'select, insert')) as wanted (group_name, privileges)
-  loop
-    if exists (select from pg_roles where rolname = entry.group_name) then
-      execute format('grant %s on audit_events to %I', entry.privileges, entry.group_name);
-    end if;
-  end loop;
-end
-$$;
-
 -- As 0004 did.
 do $$
 begin
