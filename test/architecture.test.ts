@@ -64,7 +64,6 @@ const DRIVERS = ["ioredis", "postgres", "@electric-sql/pglite", "@open-policy-ag
 const MAX_LINES = 400;
 /** Longer files, each with the reason. */
 const LONG: Readonly<Record<string, string>> = {
-  "sts/known/snapshot.ts": "how a zone is read, and how long it is held, until they are two files",
   "gateway/passage/forward.ts": "upload, answer and what holds an answer back share the state of one call",
 };
 
@@ -204,7 +203,7 @@ describe("the architecture", () => {
 
   it("has no file that is too long to be read as a whole", () => {
     const tooLong = files(SRC)
-      .filter((file) => readFileSync(file, "utf8").split("\n").length > MAX_LINES)
+      .filter((file) => readFileSync(file, "utf8").split("\n").length - 1 > MAX_LINES)
       .map((file) => relative(SRC, file).split(sep).join("/"));
     assert.deepEqual(
       tooLong.filter((file) => !Object.hasOwn(LONG, file)),

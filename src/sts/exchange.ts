@@ -7,7 +7,7 @@ import type { Start } from "./facts.ts";
 import type { PresentedTokens } from "../authority/presented-tokens.ts";
 import type { Sessions } from "./known/sessions.ts";
 import type { SigningKeys } from "./known/signing-keys.ts";
-import type { Snapshots } from "./known/snapshot.ts";
+import type { Snapshots } from "./known/snapshots.ts";
 import { call } from "./steps/call.ts";
 import { mandateClaims, tokenSize } from "./steps/claims.ts";
 import { client } from "./steps/client.ts";

@@ -28,7 +28,7 @@ import { createPublicState } from "./edge/public-state.ts";
 import { stsRoutes } from "./edge/routes.ts";
 import { createSessions } from "./known/sessions.ts";
 import { createSigningKeys } from "./known/signing-keys.ts";
-import { createSnapshots } from "./known/snapshot.ts";
+import { createSnapshots } from "./known/snapshots.ts";
 import { createTokenEndpoint } from "./edge/token-endpoint.ts";
 import { createUnauthenticatedSummary } from "./workers/unauthenticated-summary.ts";
 

@@ -335,9 +335,14 @@ describe("the STS over HTTP", () => {
     onBatch(({ response }) => void response.writeHead(200).write(granted(0))); // and never ends
     assert.deepEqual(await settled([own.exchange(REQUEST, new Cancelling())]), ["answered"]);
     onBatch((batch) => say(batch, granted(0)));
-    // The connection is taken until that time is over: whoever comes behind it may be late, who comes then is not.
-    await eventually(async () => (await own.exchange(REQUEST, new Cancelling())).ok, { timeout_ms: 5_000 });
-    await own.close();
+    let answered = false;
+    const waits = own.exchange(REQUEST, new Cancelling()).then(({ ok }) => (answered = ok));
+    try {
+      await eventually(() => answered, { timeout_ms: 5_000 });
+    } finally {
+      await own.close();
+      await waits.catch(() => undefined);
+    }
   });
 
   it("keeps nothing of callers that left, while every connection is held up", async () => {

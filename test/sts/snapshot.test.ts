@@ -5,7 +5,8 @@ import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
-import { createSnapshots, type Snapshots, type ZoneSnapshot } from "../../src/sts/known/snapshot.ts";
+import type { ZoneSnapshot } from "../../src/sts/known/snapshot.ts";
+import { createSnapshots, type Snapshots } from "../../src/sts/known/snapshots.ts";
 import { createSessions } from "../../src/sts/known/sessions.ts";
 import { eventually } from "../support/eventually.ts";
 import { ALLOW_AGENTS, type Fixture, startFixture } from "./fixture.ts";
@@ -197,6 +198,30 @@ describe("what the STS keeps in memory", () => {
       broken = false;
       at_ms += 30_000;
       assert.deepEqual([await isComplete(), await isComplete(), engine_loads], [true, true, 2]);
+    });
+
+    it("that was invalidated during every reading answers those who wait, and is read again by the next", async () => {
+      let loads = 0;
+      let noisy = true;
+      const snapshots = createSnapshots({
+        db: f.db,
+        engine: createPolicyEngine({ budget_units: 50_000 }),
+        clock,
+        log: createLog({ level: "silent" }),
+        streamAge_ms: () => 0,
+        onLoad: () => {
+          loads += 1;
+          if (noisy) snapshots.invalidate(zone, false);
+        },
+      });
+      assert.equal((await snapshots.get(zone))?.zone_id, zone);
+      assert.equal(loads, 3);
+      noisy = false;
+      const next = snapshots.get(zone);
+      assert.ok(next instanceof Promise, "what was held is stale");
+      await next;
+      assert.ok(!(snapshots.get(zone) instanceof Promise));
+      assert.equal(loads, 4);
     });
 
     it("with few modules stays when others come with many, and the one with most goes", async () => {

@@ -6,7 +6,7 @@ import { Problem } from "../../kernel/problem.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Streams } from "../../ports/streams.ts";
 import type { BindingsQuery } from "../../ports/sts.ts";
-import type { Snapshots } from "../known/snapshot.ts";
+import type { Snapshots } from "../known/snapshots.ts";
 import {
   type BindingLimits,
   type BindingsRead,

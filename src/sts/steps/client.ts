@@ -5,7 +5,8 @@ import type { ClientSecrets } from "../known/client-secrets.ts";
 import type { Facts } from "../facts.ts";
 import { clientNamedBy, type PresentedToken, type PresentedTokens } from "../../authority/presented-tokens.ts";
 import type { Caller } from "../edge/request.ts";
-import type { Application, Snapshots, ZoneSnapshot } from "../known/snapshot.ts";
+import type { Application, ZoneSnapshot } from "../known/snapshot.ts";
+import type { Snapshots } from "../known/snapshots.ts";
 
 type Known = {
   readonly zone: ZoneSnapshot;

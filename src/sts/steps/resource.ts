@@ -1,6 +1,7 @@
 import { check, Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { Resource, Snapshots, ZoneSnapshot } from "../known/snapshot.ts";
+import type { Resource, ZoneSnapshot } from "../known/snapshot.ts";
+import type { Snapshots } from "../known/snapshots.ts";
 
 type Latest = Pick<Snapshots, "latest">;
 type Asks = Pick<Facts, "request"> & { readonly zone: ZoneSnapshot };

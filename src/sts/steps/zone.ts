@@ -1,6 +1,6 @@
 import { deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
-import type { Snapshots } from "../known/snapshot.ts";
+import type { Snapshots } from "../known/snapshots.ts";
 
 /** The zone as it is. That there is none is no answer yet: it must look like a wrong secret. */
 export const zone = (snapshots: Snapshots) =>
