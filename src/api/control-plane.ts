@@ -12,9 +12,11 @@ import { policyVerbs } from "./policies.ts";
 import { policySetVerbs } from "./policy-sets.ts";
 import { providerVerbs } from "./providers.ts";
 import { quotaVerbs } from "./quotas.ts";
+import { createRehearsal } from "./rehearsal.ts";
 import { registrationVerbs } from "./registration.ts";
 import { resourceVerbs } from "./resources.ts";
 import { sessionVerbs } from "./sessions.ts";
+import { simulationVerbs } from "./simulations.ts";
 import { tokenHash } from "./token-strength.ts";
 import { zoneVerbs } from "./zones.ts";
 
@@ -26,6 +28,9 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
   const parts = {
     db: deps.db,
     compiler: deps.compiler,
+    rehearsal: createRehearsal(deps),
+    templates: deps.templates,
+    log: deps.log,
     kek: deps.kek,
     egress: deps.egress,
     key_delay_s: deps.key_delay_s,
@@ -47,6 +52,7 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
     ...namedVerbs(parts),
     ...policyVerbs(parts),
     ...policySetVerbs(parts),
+    ...simulationVerbs(parts),
     ...sessionVerbs(parts),
     ...challengeVerbs(parts),
     ...ledgerVerbs(parts),

@@ -5,13 +5,13 @@ import { databaseReachable } from "../http/ready.ts";
 import type { Role } from "../http/role.ts";
 import { contractRoutes } from "../http/contract-routes.ts";
 import { createRouter, type Route } from "../http/router.ts";
-import type { Log } from "../kernel/log.ts";
 import type { Metrics } from "../kernel/metrics.ts";
 import { worker } from "../kernel/service.ts";
 import { createAdmit } from "./admit.ts";
 import { createControlPlane } from "./control-plane.ts";
 import { onceOf } from "./idempotency.ts";
 import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
+import { registrationError } from "./registration-error.ts";
 import { deleteOldChallenges } from "./store/challenges.ts";
 import { deleteOldKeys } from "./store/idempotency.ts";
 import { deleteEndedSessions } from "./store/sessions.ts";
@@ -41,7 +41,7 @@ const openApi = (): Route => {
   };
 };
 
-export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly log: Log; readonly metrics: Metrics };
+export type ApiDeps = Omit<ControlPlaneDeps, "onChange"> & { readonly metrics: Metrics };
 
 export type ApiRole = Role & {
   /** The operations without HTTP and token, for the process itself. */
@@ -60,6 +60,7 @@ export const createApi = (deps: ApiDeps): ApiRole => {
     handlers: control_plane,
     admit: createAdmit({ db, bootstrap_hash, log }),
     refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
+    refusal: (endpoint) => (endpoint.reach === "registration" ? registrationError : undefined),
     max_body_bytes: MAX_API_BODY_BYTES,
   });
   return {

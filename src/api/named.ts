@@ -6,7 +6,7 @@ import { findActivation } from "./store/policy-sets.ts";
 import { thingVerbs } from "./things.ts";
 
 type Named = Extract<keyof typeof policyEndpoints, `${string}Polic${"y" | "ies"}` | `${string}PolicySet${"" | "s"}`>;
-type NamedOperation = Exclude<Named, "activatePolicySet">;
+type NamedOperation = Exclude<Named, "activatePolicySet" | "simulatePolicySet" | "testPolicy">;
 
 /** Policies and policy sets as names that hold versions. What decides is not archived: nobody would see it any more. */
 export const namedVerbs = (parts: Parts): Pick<ControlPlane, NamedOperation> => {

@@ -3,10 +3,13 @@ import type { Keyring } from "../domain/keyring.ts";
 import type { Handlers } from "../http/contract-routes.ts";
 import type { Database } from "../ports/database.ts";
 import type { Egress } from "../ports/egress.ts";
-import type { PolicyCompiler } from "../ports/policy.ts";
+import type { PolicyCompiler, PolicyEngine, PolicyTemplate } from "../ports/policy.ts";
 import type { OutboxRow } from "../broadcast/outbox-store.ts";
 import type { Caller } from "./caller.ts";
 import type { Change } from "./change.ts";
+import type { Clock } from "../kernel/clock.ts";
+import type { Log } from "../kernel/log.ts";
+import type { Rehearsal } from "./rehearsal.ts";
 
 /** Every operation of the control plane as a function, under the name that its contract has. */
 export type ControlPlane = Handlers<ApiEndpoints, Caller>;
@@ -14,6 +17,13 @@ export type ControlPlane = Handlers<ApiEndpoints, Caller>;
 export type ControlPlaneDeps = {
   readonly db: Database;
   readonly compiler: PolicyCompiler;
+  /** Evaluates versions before they decide: its own, so that it takes nothing from an STS in the same process. */
+  readonly engine: PolicyEngine;
+  /** `POLICY_BUDGET`. */
+  readonly policy_budget: number;
+  readonly templates: () => Promise<readonly PolicyTemplate[]>;
+  readonly clock: Clock;
+  readonly log: Log;
   /** Called behind each commit that left messages in the outbox, with them. */
   readonly wake: (rows: readonly OutboxRow[]) => void;
   /** `ZONE_KEK`. */
@@ -35,6 +45,9 @@ export type Parts = {
   readonly db: Database;
   readonly change: Change;
   readonly compiler: PolicyCompiler;
+  readonly rehearsal: Rehearsal;
+  readonly templates: () => Promise<readonly PolicyTemplate[]>;
+  readonly log: Log;
   readonly kek: Keyring;
   readonly egress: Egress;
   readonly key_delay_s: number;

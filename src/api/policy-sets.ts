@@ -7,12 +7,14 @@ import { type Issue, Problem } from "../kernel/problem.ts";
 import { missing, unusable } from "./faults.ts";
 import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
+import { activationWarnings } from "./simulations.ts";
 import {
   activate,
   archivedMembers,
   findActivation,
   findPolicySetVersion,
   insertPolicySetVersion,
+  listReplicas,
   listPolicySetVersions,
   usablePolicyVersions,
 } from "./store/policy-sets.ts";
@@ -39,7 +41,7 @@ const setTooLarge = (use: number): Problem =>
     `The set is over its quota policy_set_wasm_bytes: limit ${MAX_SET_WASM_BYTES}, use ${use}. Leave members out, or make them smaller.`,
   );
 
-export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOperation> => ({
+export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<ControlPlane, SetOperation> => ({
   listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
     if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
     return listPolicySetVersions(db.sql, zone_id, id, query);
@@ -87,8 +89,9 @@ export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOpe
     return version;
   },
 
-  activatePolicySet: ({ caller, params: { zone_id, id }, body: { version_id } }) =>
-    change(caller, async (tx) => {
+  activatePolicySet: async ({ caller, params: { zone_id, id }, body: { version_id } }) => {
+    const warnings = await activationWarnings({ db, rehearsal }, zone_id, version_id);
+    const activated = await change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
       if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
       const archived = await archivedMembers(tx, zone_id, id, version_id);
@@ -101,16 +104,21 @@ export const policySetVerbs = ({ db, change }: Parts): Pick<ControlPlane, SetOpe
         );
       }
       const activation = await activate(tx, zone_id, id, version_id);
-      const detail = { version_id, manifest_sha: activation.manifest_sha };
+      const codes = warnings.map(({ code }) => code);
+      const detail = { version_id, manifest_sha: activation.manifest_sha, warnings: codes };
       return {
         result: activation,
         entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
         announce: [{ stream: STREAMS.policy, zone_id, kind: "activation", id: version_id }],
       };
-    }),
+    });
+    for (const { code, message } of warnings) log.warn({ zone_id, policy_set_id: id, version_id, code }, message);
+    return { ...activated, warnings };
+  },
 
   getActivation: async ({ params: { zone_id, id } }) => {
     if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
-    return { active: (await findActivation(db.sql, zone_id, id)) ?? null };
+    const [active, replicas] = await Promise.all([findActivation(db.sql, zone_id, id), listReplicas(db.sql, zone_id)]);
+    return { active: active ?? null, replicas };
   },
 });

@@ -243,7 +243,7 @@ export const VARIABLES = {
   },
   POLICY_BUDGET: {
     doc: "Steps that one evaluation of a policy may take.",
-    roles: ["sts"],
+    roles: ["sts", "api"],
     default: "50000",
     schema: count(1_000, 10_000_000),
   },
@@ -254,6 +254,13 @@ export const VARIABLES = {
     schema: count(100_000, 10_000_000_000),
   },
   OPA_PATH: { doc: "The opa program that compiles policies; `opa` on PATH if unset.", roles: ["api"], schema: text },
+
+  EGRESS_HOST_ALLOWLIST: {
+    doc: "The only hosts that a provider's, an issuer's or an application's addresses may have, exact, separated by commas.",
+    roles: ["api"],
+    default: "",
+    schema: hosts,
+  },
 
   ALLOW_PRIVATE_UPSTREAMS: {
     doc: "Allows upstreams on private addresses; in production only with UPSTREAM_HOST_ALLOWLIST.",

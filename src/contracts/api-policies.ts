@@ -1,22 +1,28 @@
 import * as v from "valibot";
+import { MAX_POLICY_INPUT_BYTES } from "../domain/policy-input.ts";
 import type { ApiEndpoint } from "./api-access.ts";
 import {
   changesOf,
   IdSchema,
   list,
   NameSchema,
+  NoParamsSchema,
   NoQuerySchema,
   PageQuerySchema,
   pageOf,
   text,
   TimeSchema,
   ZoneItemParamsSchema,
+  ZoneParamsSchema,
 } from "./api-fields.ts";
 import { thingEndpoints, thingFields } from "./api-thing.ts";
 
 /** The most members of a policy set. */
 export const MAX_SET_ENTRIES = 256;
 const MAX_SOURCE_CHARACTERS = 64 * 1024;
+const MAX_TEST_INPUTS = 16;
+/** The most decisions of the ledger that a simulation goes back. */
+export const MAX_SIMULATED = 200;
 
 const NamedSchema = v.object({ ...thingFields, name: v.string() });
 /** A policy, or a policy set: a name that holds versions. */
@@ -42,8 +48,58 @@ export type PolicyVersionSummary = v.InferOutput<typeof PolicyVersionSummarySche
 const PolicyVersionSchema = v.object({ ...PolicyVersionSummarySchema.entries, source: v.string() });
 export type PolicyVersion = v.InferOutput<typeof PolicyVersionSchema>;
 
-/** Rego v1 in `package caracal.authz`. */
-const NewPolicyVersionSchema = v.strictObject({ source: text(MAX_SOURCE_CHARACTERS) });
+/** A document that a policy is asked about, as the STS makes them. */
+const PolicyInputSchema = v.pipe(
+  v.looseObject({ principal: v.looseObject({ id: v.string() }) }),
+  v.check(
+    (input) => Buffer.byteLength(JSON.stringify(input)) <= MAX_POLICY_INPUT_BYTES,
+    `must have at most ${MAX_POLICY_INPUT_BYTES} bytes as JSON`,
+  ),
+);
+
+/** Rego v1 in `package caracal.authz`. `test_inputs`: documents to evaluate it on, to know what it costs. */
+const NewPolicyVersionSchema = v.strictObject({
+  source: text(MAX_SOURCE_CHARACTERS),
+  test_inputs: v.optional(list(PolicyInputSchema, MAX_TEST_INPUTS)),
+});
+
+/** An evaluation of one version by itself: what it answered, and what it spent of `POLICY_BUDGET`. */
+const CostSchema = v.object({
+  /** As of a set of this one member: `complete`, or why not. */
+  evaluation_status: v.string(),
+  decision: v.picklist(["allow", "deny"]),
+  units: v.number(),
+});
+
+/** `evaluations`: of the `test_inputs`, in their order. */
+const MadePolicyVersionSchema = v.object({
+  ...PolicyVersionSchema.entries,
+  evaluations: v.optional(v.array(CostSchema)),
+});
+
+const TestPolicySchema = v.strictObject({ source: text(MAX_SOURCE_CHARACTERS), tests: text(MAX_SOURCE_CHARACTERS) });
+
+const TestedPolicySchema = v.object({
+  passed: v.number(),
+  failed: v.number(),
+  skipped: v.number(),
+  tests: v.array(
+    v.object({
+      name: v.string(),
+      result: v.picklist(["pass", "fail", "skip", "error"]),
+      /** Where it stands in `tests`. */
+      row: v.optional(v.number()),
+      message: v.optional(v.string()),
+    }),
+  ),
+});
+
+const TemplateSchema = v.object({
+  name: v.string(),
+  summary: v.string(),
+  source: v.string(),
+  source_sha256: v.string(),
+});
 
 const EntrySchema = v.object({ policy_version_id: v.string() });
 
@@ -80,8 +136,80 @@ const ActivationSchema = v.object({
 });
 export type Activation = v.InferOutput<typeof ActivationSchema>;
 
-/** `active` is null where another set is active in the zone, or none. */
-const ActivationStateSchema = v.object({ active: v.nullable(ActivationSchema) });
+/** `allows_everything`: invented callers and resources were all allowed. `not_evaluated`: nobody could look. */
+const ActivatedSchema = v.object({
+  ...ActivationSchema.entries,
+  warnings: v.array(v.object({ code: v.picklist(["allows_everything", "not_evaluated"]), message: v.string() })),
+});
+export type ActivationWarning = v.InferOutput<typeof ActivatedSchema>["warnings"][number];
+
+/** One STS that lives, and the version that it has loaded for the zone. */
+const ReplicaSchema = v.object({
+  replica: v.string(),
+  policy_set_id: v.string(),
+  version_id: v.string(),
+  since: TimeSchema,
+  /** Whether this is what is active in the zone. */
+  current: v.boolean(),
+});
+export type Replica = v.InferOutput<typeof ReplicaSchema>;
+
+/**
+ * `active` is null where another set is active in the zone, or none. `replicas`: every STS that has loaded the zone, with
+ * whatever version it runs. One that is not there reads the active version when it is first asked.
+ */
+const ActivationStateSchema = v.object({ active: v.nullable(ActivationSchema), replicas: v.array(ReplicaSchema) });
+
+const SimulateSchema = v.pipe(
+  v.strictObject({
+    version_id: IdSchema,
+    input: v.optional(PolicyInputSchema),
+    last: v.optional(
+      v.pipe(
+        v.number(),
+        v.integer("must be a whole number"),
+        v.minValue(1, "must be at least 1"),
+        v.maxValue(MAX_SIMULATED, `must be at most ${MAX_SIMULATED}`),
+      ),
+    ),
+  }),
+  v.check(({ input, last }) => (input === undefined) !== (last === undefined), "must have either input or last"),
+);
+
+const VerdictSchema = v.object({
+  decision: v.picklist(["allow", "deny"]),
+  evaluation_status: v.string(),
+  determining_policies: v.array(v.unknown()),
+  diagnostics: v.array(v.unknown()),
+  units: v.number(),
+});
+
+/** What one question came to. `event_id`, `occurred_at`, `recorded`: of the ledger's event, where it came from there. */
+const SimulatedSchema = v.object({
+  event_id: v.optional(v.string()),
+  occurred_at: v.optional(v.string()),
+  recorded: v.optional(v.string()),
+  change: v.picklist(["none", "allow_to_deny", "deny_to_allow"]),
+  /** By what is active now. */
+  by_active: VerdictSchema,
+  /** By the version. */
+  by_version: VerdictSchema,
+});
+
+/**
+ * `results`: of an input the only one; of the ledger those that would change, newest first. `examined` questions were asked of
+ * both; `without_input` events had none to ask; `complete` is false where time or units were spent before the last.
+ */
+const SimulationSchema = v.object({
+  examined: v.number(),
+  without_input: v.number(),
+  complete: v.boolean(),
+  allow_to_deny: v.number(),
+  deny_to_allow: v.number(),
+  results: v.array(SimulatedSchema),
+});
+export type Simulation = v.InferOutput<typeof SimulationSchema>;
+export type Simulated = v.InferOutput<typeof SimulatedSchema>;
 
 const NamedQuerySchema = v.strictObject({ ...PageQuerySchema.entries, name: v.optional(NameSchema) });
 
@@ -124,6 +252,41 @@ export const policyEndpoints = {
   getPolicySet: policySet.get,
   updatePolicySet: policySet.update,
   archivePolicySet: policySet.archive,
+  listPolicyTemplates: {
+    method: "GET",
+    path: "/v1/policy-templates",
+    summary: "Policies for the common cases, to begin with; none of them needs a compiler as it is",
+    reach: "own",
+    access: "read",
+    params: NoParamsSchema,
+    query: NoQuerySchema,
+    status: 200,
+    response: v.object({ items: v.array(TemplateSchema) }),
+  },
+  testPolicy: {
+    method: "POST",
+    path: "/v1/zones/{zone_id}/policies/test",
+    summary: "Run a source's unit tests, as opa test does; nothing is kept",
+    reach: "zone",
+    access: "write",
+    params: ZoneParamsSchema,
+    query: NoQuerySchema,
+    body: TestPolicySchema,
+    status: 200,
+    response: TestedPolicySchema,
+  },
+  simulatePolicySet: {
+    method: "POST",
+    path: "/v1/zones/{zone_id}/policy-sets/{id}/simulate",
+    summary: "What would change if a version were activated: on one input, or on the ledger's last decisions",
+    reach: "zone",
+    access: "read",
+    params: ZoneItemParamsSchema,
+    query: NoQuerySchema,
+    body: SimulateSchema,
+    status: 200,
+    response: SimulationSchema,
+  },
   listPolicyVersions: {
     method: "GET",
     path: "/v1/zones/{zone_id}/policies/{id}/versions",
@@ -145,7 +308,7 @@ export const policyEndpoints = {
     query: NoQuerySchema,
     body: NewPolicyVersionSchema,
     status: 201,
-    response: PolicyVersionSchema,
+    response: MadePolicyVersionSchema,
   },
   getPolicyVersion: {
     method: "GET",
@@ -202,12 +365,12 @@ export const policyEndpoints = {
     query: NoQuerySchema,
     body: ActivateSchema,
     status: 202,
-    response: ActivationSchema,
+    response: ActivatedSchema,
   },
   getActivation: {
     method: "GET",
     path: "/v1/zones/{zone_id}/policy-sets/{id}/activation",
-    summary: "Whether this set is the active one, and in which version",
+    summary: "Whether this set is the active one, in which version, and which STS runs it since when",
     reach: "zone",
     access: "read",
     params: ZoneItemParamsSchema,

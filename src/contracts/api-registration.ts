@@ -3,6 +3,7 @@ import { isPlatformScope, parseScope } from "../domain/scopes.ts";
 import type { ApiEndpoint } from "./api-access.ts";
 import {
   changesOf,
+  list,
   NameSchema,
   NoQuerySchema,
   PageQuerySchema,
@@ -58,6 +59,8 @@ const thing = thingEndpoints({
 
 const AuthMethodSchema = v.picklist(["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]);
 
+const isRedirectUri = (value: string): boolean => URL.canParse(value) && !value.includes("#");
+
 /** RFC 7591, 2. What is not known here is ignored, as it says; the answer tells what was registered. */
 const ClientMetadataSchema = v.object({
   client_name: NameSchema,
@@ -70,6 +73,10 @@ const ClientMetadataSchema = v.object({
   ),
   jwks: v.optional(JwksSchema),
   jwks_uri: v.optional(CalledUrlSchema),
+  /** Judged as the RFC says and not kept: no grant that is given here leads back to an address. */
+  redirect_uris: v.optional(
+    list(v.pipe(text(2048), v.check(isRedirectUri, "must be an absolute URI without a fragment")), 16),
+  ),
 });
 
 /** RFC 7591, 3.2.1. `client_secret` is shown in this answer and never again. */

@@ -72,6 +72,9 @@ const SCHEMES: Readonly<Partial<Record<Reach, string>>> = {
   registration: "registrationToken",
 };
 
+/** Whose refusals have a shape of their own. */
+const REFUSALS: Readonly<Partial<Record<Reach, string>>> = { registration: "RegistrationRefused" };
+
 const operationOf = (name: string, endpoint: ApiEndpoint): Json => ({
   operationId: name,
   summary: endpoint.summary,
@@ -88,7 +91,7 @@ const operationOf = (name: string, endpoint: ApiEndpoint): Json => ({
         ? {}
         : { content: { "application/json": { schema: convert(endpoint.response) } } }),
     },
-    "4XX": { $ref: "#/components/responses/Refused" },
+    "4XX": { $ref: `#/components/responses/${REFUSALS[endpoint.reach] ?? "Refused"}` },
     "5XX": { $ref: "#/components/responses/Failed" },
   },
 });
@@ -118,9 +121,17 @@ const ERROR: Json = {
   },
 };
 
-const errorAnswer = (description: string): Json => ({
+/** RFC 7591, 3.2.2. */
+const REGISTRATION_ERROR: Json = {
+  allOf: [
+    { $ref: "#/components/schemas/Error" },
+    { type: "object", required: ["error_description"], properties: { error_description: { type: "string" } } },
+  ],
+};
+
+const errorAnswer = (description: string, schema = "Error"): Json => ({
   description,
-  content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } },
+  content: { "application/json": { schema: { $ref: `#/components/schemas/${schema}` } } },
 });
 
 const header = (name: string, description: string): Json => ({
@@ -167,9 +178,10 @@ export const openApiOf = (endpoints: Readonly<Record<string, ApiEndpoint>>): Jso
       },
       responses: {
         Refused: errorAnswer("Refused, and nothing was changed"),
+        RegistrationRefused: errorAnswer("Refused as RFC 7591 says, and nothing was registered", "RegistrationError"),
         Failed: errorAnswer("Failed; what was asked may be asked again"),
       },
-      schemas: { Error: ERROR },
+      schemas: { Error: ERROR, RegistrationError: REGISTRATION_ERROR },
     },
   };
 };

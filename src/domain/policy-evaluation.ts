@@ -33,20 +33,39 @@ const isLonger = (text: string, bytes: number): boolean =>
 
 type Faults = SetEvaluation["faults"];
 
-/**
- * Evaluates every member on the input of these facts and combines the answers. Synchronous, and stops at the first member
- * that decides for all: one that is missing, quarantined or out of budget. Each failure counts against its version, by the
- * principal that met it. A request whose budget is spent counts against none: no member need be at fault, and what the zone
- * spends a second is bounded by itself.
- */
+/** What a set is asked. `principal`: the application's id, to which a failure counts. `path`: of the call. */
+export type Question = {
+  readonly input_json: string;
+  readonly principal: string;
+  readonly path: string | undefined;
+};
+
+/** Evaluates the members on the input of these facts: see `evaluateInput`. */
 export const evaluateSet = (
   members: readonly SetMember[],
   facts: PolicyFacts,
   quarantine: Quarantine,
   budget: RequestBudget,
+): SetEvaluation =>
+  evaluateInput(
+    members,
+    { input_json: policyInputText(facts), principal: facts.application.id, path: facts.path },
+    quarantine,
+    budget,
+  );
+
+/**
+ * Evaluates every member on the input and combines the answers. Synchronous, and stops at the first member
+ * that decides for all: one that is missing, quarantined or out of budget. Each failure counts against its version, by the
+ * principal that met it. A request whose budget is spent counts against none: no member need be at fault, and what the zone
+ * spends a second is bounded by itself.
+ */
+export const evaluateInput = (
+  members: readonly SetMember[],
+  { input_json, principal, path }: Question,
+  quarantine: Quarantine,
+  budget: RequestBudget,
 ): SetEvaluation => {
-  const input_json = policyInputText(facts);
-  const principal = facts.application.id;
   const refused = (reason: Parameters<typeof refusal>[0], units = 0, faults: Faults = []): SetEvaluation => ({
     verdict: refusal(reason),
     units,
@@ -62,7 +81,7 @@ export const evaluateSet = (
     );
   }
   if (members.some((member) => quarantine.holds(member.version_id, principal))) return refused("policy_quarantined");
-  if (isLonger(input_json, MAX_POLICY_INPUT_BYTES) || isLonger(facts.path ?? "", MAX_POLICY_PATH_BYTES)) {
+  if (isLonger(input_json, MAX_POLICY_INPUT_BYTES) || isLonger(path ?? "", MAX_POLICY_PATH_BYTES)) {
     return refused("policy_input_too_large");
   }
 

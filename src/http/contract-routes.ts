@@ -37,6 +37,8 @@ export type ContractOptions<T extends Readonly<Record<string, Endpoint>>, C> = {
   readonly admit: (arrival: Arrival, endpoint: T[keyof T]) => Promise<C>;
   /** The caller of a call whose every part has been checked; `idempotency_key`: the header, as it came. */
   readonly refine?: (caller: C, endpoint: T[keyof T], asked: Asked) => C;
+  /** What makes the body of an operation's refusals, where it is not the general one. */
+  readonly refusal?: (endpoint: T[keyof T]) => Route["refusal"];
   readonly max_body_bytes: number;
 };
 
@@ -153,5 +155,5 @@ export const contractRoutes = <const T extends Readonly<Record<string, Endpoint>
         ? { status: endpoint.status, headers }
         : { status: endpoint.status, headers: { ...headers, ...etagOf(result) }, body: result };
     };
-    return { method: endpoint.method, path: endpoint.path, answer };
+    return { method: endpoint.method, path: endpoint.path, answer, refusal: options.refusal?.(endpoint) };
   });

@@ -22,6 +22,33 @@ export type CompileResult =
  */
 export type PolicyCompiler = {
   compile(source: string, zone_id: string, signal?: Cancellation): Promise<CompileResult>;
+  /**
+   * Runs the unit tests (Rego, in a file of their own) of a source, as `opa test` does, on the same terms and in the same turns as a
+   * compile. What can't be run is a value: issues with path `source` or `tests`.
+   */
+  test(source: string, tests: string, zone_id: string, signal?: Cancellation): Promise<TestResult>;
+};
+
+/** `error`: the test did not come to an end; `message` has OPA's words. */
+export type PolicyTest = {
+  /** With its package: `data.caracal.authz_test.test_closed_at_night`. */
+  readonly name: string;
+  readonly result: "pass" | "fail" | "skip" | "error";
+  /** Where it stands in `tests`. */
+  readonly row?: number;
+  readonly message?: string;
+};
+
+export type TestResult =
+  | { readonly ok: true; readonly tests: readonly PolicyTest[] }
+  | { readonly ok: false; readonly issues: readonly Issue[] };
+
+/** A policy that comes with the program, for people to begin with. `summary`: one line. */
+export type PolicyTemplate = {
+  readonly name: string;
+  readonly summary: string;
+  readonly source: string;
+  readonly source_sha256: string;
 };
 
 /**

@@ -30,6 +30,7 @@ import { createSessions } from "./known/sessions.ts";
 import { createSigningKeys } from "./known/signing-keys.ts";
 import { createSnapshots } from "./known/snapshots.ts";
 import { createTokenEndpoint } from "./edge/token-endpoint.ts";
+import { createPolicyActivations } from "./workers/policy-activations.ts";
 import { createUnauthenticatedSummary } from "./workers/unauthenticated-summary.ts";
 
 export type StsDeps = {
@@ -115,6 +116,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     onLost: () => snapshots.invalidateAll(),
     onAnomaly,
   });
+  const activations = createPolicyActivations({ db, replica: deps.instance_id, clock, log });
   const snapshots = createSnapshots({
     db,
     engine: deps.engine,
@@ -122,6 +124,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     log,
     streamAge_ms: () => invalidations.age_ms(),
     onLoad: () => counters.zone_loads.inc(),
+    onPolicy: (policy) => activations.loaded(policy),
   });
   const state = createPublicState({ db, streams: deps.streams, snapshots });
   const revocations = createRevocations({
@@ -202,7 +205,7 @@ export const createSts = (deps: StsDeps): StsRole => {
   return {
     name: "sts",
     handle: createRouter({ routes, log }),
-    services: [memory, invalidations, revocations, summary],
+    services: [memory, invalidations, revocations, summary, activations],
     ready: [
       databaseReachable(db),
       redisReachable(deps.pingRedis),

@@ -1,6 +1,7 @@
 import { STREAMS } from "../contracts/streams.ts";
 import type { RevocableKind } from "../domain/revocation.ts";
 import { AMBIENT_TTL_MAX_S, LEEWAY_S } from "../domain/token.ts";
+import { REPLICA_DEAD_S } from "../contracts/policy-activations.ts";
 import type { Queryable } from "../ports/database.ts";
 
 /** What the database knows of a zone, in one consistent read. Times in milliseconds since the epoch. */
@@ -256,4 +257,42 @@ export const readRevocations = async (
   return rows.map((row) =>
     within !== undefined && row.zone_id === zone_id ? { zone_id: row.zone_id, seq: within.seq, marks: row.marks } : row,
   );
+};
+
+/** A version that this STS has loaded for a zone. `since_ms` in milliseconds since the epoch. */
+export type Activated = {
+  readonly zone_id: string;
+  readonly policy_set_id: string;
+  readonly policy_set_version_id: string;
+  readonly since_ms: number;
+};
+
+/** Says that this STS lives, and forgets those that are dead, with what they said. True where it was not known. */
+export const markReplica = async (sql: Queryable, replica: string): Promise<boolean> => {
+  await sql`delete from sts_replicas where seen_at < now() - make_interval(secs => ${REPLICA_DEAD_S})`;
+  const rows = await sql<[{ fresh: boolean }]>`
+    insert into sts_replicas (replica) values (${replica})
+    on conflict (replica) do update set seen_at = now()
+    returning xmax = 0 as fresh`;
+  return rows[0].fresh;
+};
+
+export const deleteReplica = async (sql: Queryable, replica: string): Promise<void> => {
+  await sql`delete from sts_replicas where replica = ${replica}`;
+};
+
+export const writeActivations = async (
+  sql: Queryable,
+  replica: string,
+  activations: readonly Activated[],
+): Promise<void> => {
+  await sql`
+    insert into policy_activations (zone_id, replica, policy_set_id, policy_set_version_id, since)
+    select one.zone_id, ${replica}::text, one.policy_set_id, one.policy_set_version_id, to_timestamp(one.since_ms / 1000.0)
+    from jsonb_to_recordset(${JSON.stringify(activations)}::text::jsonb)
+      as one (zone_id text, policy_set_id text, policy_set_version_id text, since_ms float8)
+    on conflict (zone_id, replica) do update set
+      policy_set_id = excluded.policy_set_id,
+      policy_set_version_id = excluded.policy_set_version_id,
+      since = excluded.since`;
 };

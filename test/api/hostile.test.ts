@@ -3,12 +3,14 @@ import { connect } from "node:net";
 import { after, before, describe, it } from "node:test";
 import * as fc from "fast-check";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
+import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { createApi } from "../../src/api/index.ts";
 import { apiEndpoints, type ApiOperation } from "../../src/contracts/api.ts";
 import { MAX_API_BODY_BYTES } from "../../src/contracts/api-fields.ts";
 import type { Endpoint } from "../../src/contracts/endpoint.ts";
 import { bindRole } from "../../src/http/server.ts";
+import { systemClock } from "../../src/kernel/clock.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
 import { type Answer, call, EGRESS, expectOk, KEK, makeZone, send, serveApi, type ServedApi } from "./serve.ts";
@@ -335,6 +337,10 @@ describe("an API whose database is away", () => {
     const role = createApi({
       db,
       compiler: createPolicyCompiler({ log }),
+      engine: createPolicyEngine({ budget_units: 50_000 }),
+      policy_budget: 50_000,
+      templates: async () => [],
+      clock: systemClock,
       wake: () => {},
       log,
       metrics: createMetrics(),

@@ -156,6 +156,7 @@ describe("the OpenAPI document", () => {
       },
       createPolicySetVersion: { entries: [{ policy_version_id: uuidv7() }] },
       activatePolicySet: { version_id: uuidv7() },
+      simulatePolicySet: { version_id: uuidv7(), last: 1 },
       updateRegistrationToken: { name: "n" },
       updateProvider: { name: "n" },
       updateIssuer: { name: "n" },

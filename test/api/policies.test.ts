@@ -140,20 +140,24 @@ describe("policies and policy sets", () => {
     const at = (id: string) => ({ zone_id: zone.zone_id, id });
     assert.deepEqual(await expectOk(api.url, zone.token, "getActivation", { params: at(first.set.id) }), {
       active: null,
+      replicas: [],
     });
-    const activation = await expectOk(api.url, zone.token, "activatePolicySet", {
+    const { warnings, ...activation } = await expectOk(api.url, zone.token, "activatePolicySet", {
       params: at(first.set.id),
       body: { version_id: first.version.id },
     });
     assert.deepEqual(await expectOk(api.url, zone.token, "getActivation", { params: at(first.set.id) }), {
       active: activation,
+      replicas: [],
     });
+    assert.deepEqual(warnings, []);
     await expectOk(api.url, zone.token, "activatePolicySet", {
       params: at(second.set.id),
       body: { version_id: second.version.id },
     });
     assert.deepEqual(await expectOk(api.url, zone.token, "getActivation", { params: at(first.set.id) }), {
       active: null,
+      replicas: [],
     });
     const rows = await api.db.sql<{ fields_json: string }[]>`
       select fields_json from outbox where zone_id = ${zone.zone_id} and stream = ${STREAMS.policy} order by seq`;
@@ -282,6 +286,7 @@ describe("policies and policy sets", () => {
     const compiled = { ok: true, policy: { wasm: Uint8Array.of(0), wasm_sha256: "0".repeat(64) } } as const;
     let cancelled = false;
     const late: PolicyCompiler = {
+      test: async () => ({ ok: true, tests: [] }),
       compile: (_source, _zone_id, signal) =>
         new Promise((resolve) => {
           begun();

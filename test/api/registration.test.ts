@@ -55,6 +55,31 @@ describe("clients that register themselves", () => {
     assert.equal((await register(initial.token, keyless)).status, 400);
   });
 
+  it("are told what is wrong as RFC 7591 says, whatever it is", async () => {
+    const initial = await fresh(["read"]);
+    const refusals: readonly (readonly [Record<string, unknown>, string, RegExp])[] = [
+      [{}, "invalid_client_metadata", /client_name is required/],
+      [{ client_name: "a", scope: "write" }, "invalid_client_metadata", /scope must be among/],
+      [{ client_name: "a", jwks: { keys: [] } }, "invalid_client_metadata", /jwks/],
+      [{ client_name: "a", jwks_uri: "https://inside.example.net/" }, "invalid_client_metadata", /jwks_uri/],
+      [{ client_name: "a", token_endpoint_auth_method: "private_key_jwt" }, "invalid_client_metadata", /./],
+      [{ client_name: "a", redirect_uris: ["/relative"] }, "invalid_redirect_uri", /absolute URI/],
+      [{ client_name: "a", redirect_uris: ["https://a.example.com/#x"] }, "invalid_redirect_uri", /fragment/],
+    ];
+    for (const [metadata, error, words] of refusals) {
+      const { status, body } = await register(initial.token, metadata);
+      const { error_description } = body as unknown as { error_description: string };
+      assert.deepEqual([status, body.error], [400, error], JSON.stringify(metadata));
+      assert.match(error_description, words);
+      assert.match(error_description, /^[\x20\x21\x23-\x5b\x5d-\x7e]+$/, "RFC 6749, 5.2");
+    }
+    const stranger = await register("x".repeat(43), { client_name: "a" });
+    assert.deepEqual([stranger.status, stranger.body.error], [401, "invalid_token"]);
+    assert.match(stranger.text, /"error_description":/);
+    const list = await call(api.url, undefined, "listApplications", { params: { zone_id } });
+    assert.doesNotMatch(list.text, /error_description/, "and nobody else");
+  });
+
   it("need an initial access token of this zone that lives, which opens nothing else", async () => {
     const initial = await fresh();
     const other = await makeZone(api);

@@ -5,6 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
+import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
+import { policyTemplates, withShipped } from "../../src/adapters/opa/shipped.ts";
 import { createEgress } from "../../src/adapters/egress/index.ts";
 import { createPglite } from "../../src/adapters/pglite/index.ts";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
@@ -19,6 +21,7 @@ import { systemClock } from "../../src/kernel/clock.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { createMetrics } from "../../src/kernel/metrics.ts";
 import type { Database } from "../../src/ports/database.ts";
+import type { Egress } from "../../src/ports/egress.ts";
 import type { PolicyCompiler } from "../../src/ports/policy.ts";
 import { createTestDatabase } from "../support/postgres.ts";
 
@@ -26,18 +29,20 @@ export const BOOTSTRAP_TOKEN = "bootstrap-4f1c9a7e2d8b6035-9e8d7c6b5a493827";
 export const KEK = keyring(Buffer.alloc(32, 7));
 
 /** The guard as in development, with names that need no network. */
-export const EGRESS = createEgress({
-  allow_private: false,
-  allow_loopback: true,
-  allowlist: [],
-  production: false,
-  clock: systemClock,
-  resolver: async (name) => {
-    if (name.endsWith(".example.com")) return ["93.184.215.14"];
-    if (name === "inside.example.net") return ["10.0.0.1"];
-    throw new Error("no such name");
-  },
-});
+export const egressTo = (allowlist: readonly string[]): Egress =>
+  createEgress({
+    allow_private: false,
+    allow_loopback: true,
+    allowlist,
+    production: false,
+    clock: systemClock,
+    resolver: async (name) => {
+      if (name.endsWith(".example.com")) return ["93.184.215.14"];
+      if (name === "inside.example.net") return ["10.0.0.1"];
+      throw new Error("no such name");
+    },
+  });
+export const EGRESS = egressTo([]);
 
 export type Answer = {
   readonly status: number;
@@ -61,7 +66,7 @@ export type ServedApi = {
 
 const log = createLog({ level: process.env["TEST_LOG"] === undefined ? "silent" : "warn" });
 
-type Options = { readonly bootstrap_token?: string; readonly compiler?: PolicyCompiler };
+type Options = { readonly bootstrap_token?: string; readonly compiler?: PolicyCompiler; readonly egress?: Egress };
 
 /** A migrated database, who owns it where that is another user, and what ends it. */
 type Backend = { readonly db: Database; readonly owner?: Database; readonly close: () => Promise<void> };
@@ -124,7 +129,11 @@ const serveOn = async (start: () => Promise<Backend>, options: Options): Promise
   let woken = 0;
   const role = createApi({
     db,
-    compiler: createPolicyCompiler({ log }),
+    compiler: withShipped(createPolicyCompiler({ log })),
+    engine: createPolicyEngine({ budget_units: 50_000 }),
+    policy_budget: 50_000,
+    templates: policyTemplates,
+    clock: systemClock,
     wake: () => {
       woken += 1;
     },

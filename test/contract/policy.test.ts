@@ -24,12 +24,12 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
     // As it comes back from the database: other bytes in memory, the same content.
     return engine.load(Uint8Array.from(result.policy.wasm), facts.zone_id);
   };
-  const template = async (name: string): Promise<Evaluator> =>
+  const shipped = async (name: string): Promise<Evaluator> =>
     load(await readFile(join(packageRoot, "config", "policies", `${name}.rego`), "utf8"));
 
   const judge = async (names: readonly string[], some: Partial<PolicyFacts> = {}) => {
     const members = await Promise.all(
-      names.map(async (name) => ({ version_id: name, evaluator: await template(name) })),
+      names.map(async (name) => ({ version_id: name, evaluator: await shipped(name) })),
     );
     const { verdict, units } = evaluateSet(
       members,
@@ -69,7 +69,7 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
         scopes: ["tickets.read", "tickets.comment", "tickets.close"],
       };
       const ask = (traits: readonly string[], requested_scopes: readonly string[], resource = tickets) =>
-        judge(["trait-and-scope"], { application: { id: "x", traits }, resource, requested_scopes });
+        judge(["templates/trait-and-scope"], { application: { id: "x", traits }, resource, requested_scopes });
       assert.equal((await ask(["support-agent"], ["tickets.read", "tickets.comment"])).decision, "allow");
       assert.equal((await ask(["support-agent", "support-lead"], ["tickets.close", "tickets.read"])).decision, "allow");
       assert.deepEqual((await ask(["support-agent"], ["tickets.read", "tickets.close"])).diagnostics, [
@@ -84,30 +84,34 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
       );
     });
 
-    it("read-only: objects to methods that change something, and allows nothing by itself", async () => {
+    it("read-only-tools: objects to methods that change something, and allows nothing by itself", async () => {
       const guarded = { application: { id: "x", traits: ["demo-agent", "read-only"] } };
-      assert.deepEqual(await judge(["read-only"], { ...guarded, method: "GET" }), {
+      assert.deepEqual(await judge(["templates/read-only-tools"], { ...guarded, method: "GET" }), {
         decision: "deny",
         policies: [],
         diagnostics: [],
       });
-      assert.equal((await judge(["demo", "read-only"], { ...guarded, method: "GET" })).decision, "allow");
-      assert.equal((await judge(["demo", "read-only"])).decision, "allow");
-      assert.deepEqual(await judge(["demo", "read-only"], { ...guarded, method: "DELETE" }), {
+      assert.equal(
+        (await judge(["demo", "templates/read-only-tools"], { ...guarded, method: "GET" })).decision,
+        "allow",
+      );
+      assert.equal((await judge(["demo", "templates/read-only-tools"])).decision, "allow");
+      assert.deepEqual(await judge(["demo", "templates/read-only-tools"], { ...guarded, method: "DELETE" }), {
         decision: "deny",
-        policies: ["read-only"],
+        policies: ["read-only-tools"],
         diagnostics: ["a read-only agent may not send DELETE"],
       });
       assert.equal(
-        (await judge(["demo", "read-only"], { ...guarded, method: undefined, path: undefined })).decision,
+        (await judge(["demo", "templates/read-only-tools"], { ...guarded, method: undefined, path: undefined }))
+          .decision,
         "deny",
       );
     });
 
-    it("business-hours: is open from Monday 07:00 to Friday 19:00 UTC, night by night", async () => {
+    it("working-hours: is open from Monday 07:00 to Friday 19:00 UTC, night by night", async () => {
       const at = async (day: number, hour: number, minute = 0) =>
         (
-          await judge(["demo", "business-hours"], {
+          await judge(["demo", "templates/working-hours"], {
             application: { id: "x", traits: ["demo-agent", "office-hours"] },
             now_ms: Date.UTC(2026, 10, day, hour, minute),
           })
@@ -117,13 +121,16 @@ const holdsThePolicyContract = (title: string, compiler: PolicyCompiler, engine:
         ["deny", "allow", "allow", "deny"],
       );
       assert.deepEqual([await at(28, 12), await at(29, 12)], ["deny", "deny"]);
-      assert.equal((await judge(["demo", "business-hours"], { now_ms: Date.UTC(2026, 10, 28, 12) })).decision, "allow"); // not guarded
+      assert.equal(
+        (await judge(["demo", "templates/working-hours"], { now_ms: Date.UTC(2026, 10, 28, 12) })).decision,
+        "allow",
+      ); // not guarded
     });
 
     it("gives bad Rego back as issues, and takes another policy after it", async () => {
       const result = await compiler.compile("package caracal.authz\n\nresult := nonsense\n", facts.zone_id);
       assert.ok(!result.ok && result.issues.every((one) => one.path === "source" && (one.row ?? 0) === 3));
-      await template("demo");
+      await shipped("demo");
     });
 
     it("keeps one caller's long path from stopping an ordinary policy for others", async () => {

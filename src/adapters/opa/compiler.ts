@@ -8,12 +8,12 @@ import { type Clock, systemClock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
 import { packageRoot } from "../../kernel/package-root.ts";
 import { type Issue, Problem, requestAborted } from "../../kernel/problem.ts";
-import type { CompileResult, PolicyCompiler } from "../../ports/policy.ts";
+import type { CompileResult, PolicyCompiler, PolicyTest, TestResult } from "../../ports/policy.ts";
 import { compilerUnavailable, findOpa, type Opa, OPA_MEMORY_MIB, type OpaRun } from "./binary.ts";
 import { readPolicyWasm } from "./bundle.ts";
 import { checkModule, instantiate } from "./instance.ts";
 import { MalformedModule, meter } from "./meter.ts";
-import { createTurns } from "./turns.ts";
+import { createTurns } from "../../kernel/turns.ts";
 
 export type PolicyCompilerOptions = {
   /** `OPA_PATH`. */
@@ -28,26 +28,44 @@ export type PolicyCompilerOptions = {
 
 /** One name for all, and no folder before it: it is part of the module, by the messages of its run-time errors. */
 const FILE = "policy.rego";
+const TESTS = "policy_test.rego";
 const BUNDLE = "bundle.tar.gz";
+/** Which field of a request each file came from, for the path of an issue. */
+const FIELDS: Readonly<Record<string, string>> = { [FILE]: "source", [TESTS]: "tests" };
 /** Of one compile, all its runs of OPA together: the longest source that may come takes a third of a second. */
 const COMPILE_MS = 5_000;
-const TURNS = { running_max: 2, zone_waiting_max: 8, zones_max: 1_024, zone_ms_per_minute: 30_000 } as const;
+const TURNS = {
+  running_max: 2,
+  zone_waiting_max: 8,
+  zones_max: 1_024,
+  zone_ms_per_minute: 30_000,
+  names: {
+    waiting: "waiting_compiles",
+    seconds: "compile_seconds_per_minute",
+    busy: "policy_compiler_unavailable",
+  },
+} as const;
 const MAX_ISSUES = 32;
+const MAX_TESTS = 500;
 const MAX_MESSAGE = 500;
 /** Enough to start a module: what an evaluation may have is the engine's business. */
 const CHECK_PAGES = 64;
 
 const issue = (message: string): Issue => ({ path: "source", message });
-const refused = (...issues: readonly Issue[]): CompileResult => ({ ok: false, issues });
+type Refused = Extract<CompileResult, { readonly ok: false }>;
+const refused = (...issues: readonly Issue[]): Refused => ({ ok: false, issues });
 
-const tooDear = (): CompileResult =>
+const tooDear = (): Refused =>
   refused(issue(`can't be compiled within ${COMPILE_MS / 1_000} s and ${OPA_MEMORY_MIB} MiB: make it simpler`));
 
 /** Runs OPA within what one compile has left. */
 type Run = (args: readonly string[]) => Promise<OpaRun>;
 
 /** Errors as `--format json` prints them, on standard output or error. */
-type OpaError = { readonly message?: unknown; readonly location?: { readonly row?: unknown; readonly col?: unknown } };
+type OpaError = {
+  readonly message?: unknown;
+  readonly location?: { readonly file?: unknown; readonly row?: unknown; readonly col?: unknown };
+};
 
 const readErrors = (text: string): readonly OpaError[] => {
   try {
@@ -66,15 +84,25 @@ const toIssue = (error: OpaError): Issue => {
   const { location } = error;
   return location === undefined
     ? issue(message)
-    : { path: "source", message, row: place(location.row), col: place(location.col) };
+    : { path: FIELDS[String(location.file)] ?? "source", message, row: place(location.row), col: place(location.col) };
 };
 
-/** Every error of a source with its place, from OPA's checker: its builder names rows only, and only in prose. */
+/** Every error with its place, from OPA's checker: its other commands name rows only, and only in prose. undefined: too dear. */
+const errorsIn = async (
+  run: Run,
+  capabilities_path: string,
+  files: readonly string[],
+): Promise<readonly Issue[] | undefined> => {
+  const args = ["check", "--format", "json", "--capabilities", capabilities_path, ...files];
+  const { code, stdout, stderr } = await run(args);
+  if (code === "ended") return undefined;
+  return [...readErrors(stdout), ...readErrors(stderr)].slice(0, MAX_ISSUES).map(toIssue);
+};
+
 const explain = async (run: Run, capabilities_path: string, build_words: string): Promise<CompileResult> => {
-  const { code, stdout, stderr } = await run(["check", "--format", "json", "--capabilities", capabilities_path, FILE]);
-  if (code === "ended") return tooDear();
-  const errors = [...readErrors(stdout), ...readErrors(stderr)].slice(0, MAX_ISSUES);
-  if (errors.length > 0) return refused(...errors.map(toIssue));
+  const errors = await errorsIn(run, capabilities_path, [FILE]);
+  if (errors === undefined) return tooDear();
+  if (errors.length > 0) return refused(...errors);
   if (build_words.includes("entrypoint"))
     return refused(issue(`define the rule result: package ${POLICY_PACKAGE} is read by ${POLICY_ENTRYPOINT}`));
   return refused(issue(build_words.replace(/^error: /, "").slice(0, MAX_MESSAGE)));
@@ -86,18 +114,76 @@ const explain = async (run: Run, capabilities_path: string, build_words: string)
  */
 const ANNOTATION = /#[\s\u0085]*METADATA/;
 
-const annotationIn = (source: string): Issue | undefined => {
+const annotationIn = (source: string, path: string): Issue | undefined => {
   const at = ANNOTATION.exec(source)?.index;
   if (at === undefined) return undefined;
   const before = source.slice(0, at).split("\n");
   const message = "annotations (# METADATA) can't be used in a policy: make it an ordinary comment";
-  return { path: "source", message, row: before.length, col: (before.at(-1)?.length ?? 0) + 1 };
+  return { path, message, row: before.length, col: (before.at(-1)?.length ?? 0) + 1 };
+};
+
+/** Why a text is not given to OPA at all. */
+const unfit = (text: string, path: string): Issue | undefined => {
+  if (Buffer.byteLength(text) > MAX_POLICY_SOURCE_BYTES) {
+    const limit = MAX_POLICY_SOURCE_BYTES / 1024;
+    return { path, message: `is longer than ${limit} KiB: split the policy into several members of the set` };
+  }
+  if (Buffer.from(text).toString() !== text)
+    return { path, message: "is not well-formed Unicode: a surrogate stands alone" };
+  return annotationIn(text, path);
 };
 
 /** The packages of a source, as OPA parsed them. */
 const packagesOf = (stdout: string): readonly string[] => {
   const { namespaces } = JSON.parse(stdout) as { readonly namespaces?: object };
   return Object.keys(namespaces ?? {});
+};
+
+type OpaTest = {
+  readonly package?: unknown;
+  readonly name?: unknown;
+  readonly location?: OpaError["location"];
+  readonly fail?: unknown;
+  readonly skip?: unknown;
+  readonly error?: { readonly message?: unknown };
+};
+
+const toTest = ({ package: where, name, location, fail, skip, error }: OpaTest): PolicyTest => {
+  const result = error !== undefined ? "error" : fail === true ? "fail" : skip === true ? "skip" : "pass";
+  const words = typeof error?.message === "string" ? { message: error.message.slice(0, MAX_MESSAGE) } : {};
+  const said = result === "error" ? { message: "did not come to an end", ...words } : {};
+  return {
+    name: `${String(where)}.${String(name)}`.slice(0, MAX_MESSAGE),
+    result,
+    ...(location === undefined ? {} : { row: place(location.row) }),
+    ...said,
+  };
+};
+
+const untestable = (message: string): TestResult => ({ ok: false, issues: [{ path: "tests", message }] });
+
+/**
+ * Tests run in OPA's interpreter, within the limits of a compile and with its builtins alone. OPA ends with 2 where one
+ * failed, which a Go program also does when it dies: what it said tells the two apart.
+ */
+const runTests = async (run: Run, capabilities_path: string): Promise<TestResult> => {
+  const errors = await errorsIn(run, capabilities_path, [FILE, TESTS]);
+  if (errors === undefined) return tooDear();
+  if (errors.length > 0) return refused(...errors);
+  const args = ["test", "--format", "json", "--timeout", `${COMPILE_MS}ms`, "--capabilities", capabilities_path];
+  const { stdout } = await run([...args, FILE, TESTS]);
+  let said: unknown;
+  try {
+    said = stdout.trim() === "" ? undefined : JSON.parse(stdout);
+  } catch {
+    said = undefined; // it was ended while it wrote
+  }
+  if (said === null) return untestable("hold no test: name one test_…");
+  if (!Array.isArray(said))
+    return untestable(`can't be run within ${COMPILE_MS / 1_000} s and ${OPA_MEMORY_MIB} MiB: make them simpler`);
+  if (said.length === 0) return untestable("hold no test: name one test_…");
+  if (said.length > MAX_TESTS) return untestable(`hold more than ${MAX_TESTS} tests`);
+  return { ok: true, tests: (said as readonly OpaTest[]).map(toTest) };
 };
 
 const build = async (run: Run, folder: string, capabilities_path: string): Promise<CompileResult> => {
@@ -152,7 +238,12 @@ export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyComp
     }
   };
 
-  const compile = async (source: string, signal: Cancellation | undefined): Promise<CompileResult> => {
+  /** Runs `work` in a folder of its own that holds these files, within what one compile may have. */
+  const withFiles = async <T>(
+    files: Readonly<Record<string, string>>,
+    signal: Cancellation | undefined,
+    work: (run: Run, folder: string) => Promise<T>,
+  ): Promise<T | Refused> => {
     const opa = await find();
     const until_ms = clock.monotonic_ms() + COMPILE_MS;
     const folder = await mkdtemp(join(tmpdir(), "caracal-policy-")); // mode 0700
@@ -163,8 +254,8 @@ export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyComp
       return ran;
     };
     try {
-      await writeFile(join(folder, FILE), source, { mode: 0o600 });
-      return await build(run, folder, capabilities_path);
+      for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text, { mode: 0o600 });
+      return await work(run, folder);
     } catch (error) {
       if (error instanceof MalformedModule) return refused(issue(`can't be metered: ${error.message}`));
       if (error instanceof Problem) throw error;
@@ -177,18 +268,19 @@ export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyComp
 
   return {
     async compile(source, zone_id, signal) {
-      if (Buffer.byteLength(source) > MAX_POLICY_SOURCE_BYTES) {
-        return refused(
-          issue(
-            `is longer than ${MAX_POLICY_SOURCE_BYTES / 1024} KiB: split the policy into several members of the set`,
-          ),
-        );
-      }
-      if (Buffer.from(source).toString() !== source)
-        return refused(issue("is not well-formed Unicode: a surrogate stands alone"));
-      const annotation = annotationIn(source);
-      if (annotation !== undefined) return refused(annotation);
-      return turns.take(zone_id, signal, () => compile(source, signal));
+      const fault = unfit(source, "source");
+      if (fault !== undefined) return refused(fault);
+      return turns.take(zone_id, signal, () =>
+        withFiles({ [FILE]: source }, signal, (run, folder) => build(run, folder, capabilities_path)),
+      );
+    },
+
+    async test(source, tests, zone_id, signal) {
+      const fault = unfit(source, "source") ?? unfit(tests, "tests");
+      if (fault !== undefined) return { ok: false, issues: [fault] };
+      return turns.take(zone_id, signal, () =>
+        withFiles({ [FILE]: source, [TESTS]: tests }, signal, (run) => runTests(run, capabilities_path)),
+      );
     },
   };
 };

@@ -27,6 +27,8 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     active_policy_sets: "select",
     sessions: "select insert",
     step_up_challenges: "select insert",
+    sts_replicas: "select insert update delete",
+    policy_activations: "select insert update delete",
   },
   // Verifies tokens against the zones, and knows applications, resources and sessions.
   caracal_coordinator: {
@@ -67,8 +69,11 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     bootstrap_use: "select insert",
     admin_audit: "select insert",
     audit_events: "select",
+    audit_event_ids: "select",
     audit_heads: "select",
     audit_findings: "select",
+    sts_replicas: "select",
+    policy_activations: "select",
   },
   // The ledger: who writes it can't change a row of it or take one away.
   caracal_audit: {

@@ -1,5 +1,6 @@
 import type { Page, PageQuery } from "../../contracts/api-fields.ts";
-import type { Activation, PolicySetVersion } from "../../contracts/api-policies.ts";
+import { REPLICA_DEAD_S } from "../../contracts/policy-activations.ts";
+import type { Activation, PolicySetVersion, Replica } from "../../contracts/api-policies.ts";
 import type { Sql, Transaction } from "../../ports/database.ts";
 import { asJson, iso, pageOfRows } from "./rows.ts";
 
@@ -148,4 +149,21 @@ export const findActivation = async (
     join policy_set_versions v on v.zone_id = a.zone_id and v.id = a.policy_set_version_id
     where a.zone_id = ${zone_id} and a.policy_set_id = ${policy_set_id}`;
   return rows[0] === undefined ? undefined : activationOf(rows[0]);
+};
+
+/** So many at most: a deployment has a handful. */
+const MAX_REPLICAS = 256;
+
+/** Every STS that lives and has loaded the zone's policy, and which version it runs. */
+export const listReplicas = async (sql: Sql, zone_id: string): Promise<Replica[]> => {
+  const rows = await sql<(Omit<Replica, "since"> & { since: Date })[]>`
+    select p.replica, p.policy_set_id, p.policy_set_version_id as version_id, p.since,
+           coalesce(a.policy_set_version_id = p.policy_set_version_id, false) as current
+    from policy_activations p
+    join sts_replicas r on r.replica = p.replica
+    left join active_policy_sets a on a.zone_id = p.zone_id
+    where p.zone_id = ${zone_id} and r.seen_at > now() - make_interval(secs => ${REPLICA_DEAD_S})
+    order by p.replica
+    limit ${MAX_REPLICAS}`;
+  return rows.map((row) => ({ ...row, since: iso(row.since) }));
 };

@@ -79,11 +79,20 @@ export type ReadSnapshot = (
   former: Former,
 ) => Promise<{ readonly snapshot: ZoneSnapshot; readonly modules: Modules } | undefined>;
 
+/** The version of a set that a zone was read with. */
+export type LoadedPolicy = {
+  readonly zone_id: string;
+  readonly policy_set_id: string;
+  readonly policy_set_version_id: string;
+};
+
 export type SnapshotReaderOptions = {
   readonly db: Database;
   readonly engine: PolicyEngine;
   readonly clock: Clock;
   readonly log: Log;
+  /** The zone is decided by another version from here on. */
+  readonly onPolicy?: ((policy: LoadedPolicy) => void) | undefined;
 };
 
 type Active = NonNullable<ZoneRow["active"]>;
@@ -196,6 +205,8 @@ export const createSnapshotReader = (options: SnapshotReaderOptions): ReadSnapsh
         },
         "policy_recompiled",
       );
+      const { policy_set_id, policy_set_version_id } = active;
+      options.onPolicy?.({ zone_id, policy_set_id, policy_set_version_id });
     }
     return {
       state: "active",

@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { createTurns } from "../../src/adapters/opa/turns.ts";
+import { createTurns } from "../../src/kernel/turns.ts";
 import { Problem } from "../../src/kernel/problem.ts";
 
 const rig = (some: { readonly running_max?: number; readonly zones_max?: number } = {}) => {
   let now_ms = 1_000;
   const clock = { now_ms: () => now_ms, monotonic_ms: () => now_ms };
   const limits = { running_max: 2, zone_waiting_max: 2, zones_max: 100, zone_ms_per_minute: 30_000 };
-  const turns = createTurns({ ...limits, ...some, clock });
+  const names = { waiting: "waiting_compiles", seconds: "compile_seconds_per_minute", busy: "busy" };
+  const turns = createTurns({ ...limits, ...some, names, clock });
   const running = new Map<string, () => void>();
   const begun: string[] = [];
   const take = (zone_id: string, name: string, signal?: AbortSignal): Promise<string> =>

@@ -20,7 +20,7 @@ default result := {
 result := {
 	"decision": "deny",
 	"evaluation_status": "complete",
-	"determining_policies": ["business-hours"],
+	"determining_policies": ["working-hours"],
 	"diagnostics": [sprintf("closed: calls are taken from Monday to Friday, %d:00 to %d:00 UTC", [first_hour, end_hour])],
 } if {
 	"office-hours" in input.principal.traits

@@ -1,6 +1,6 @@
-import type { Cancellation } from "../../kernel/cancel.ts";
-import type { Clock } from "../../kernel/clock.ts";
-import { Problem, requestAborted } from "../../kernel/problem.ts";
+import type { Cancellation } from "./cancel.ts";
+import type { Clock } from "./clock.ts";
+import { Problem, requestAborted } from "./problem.ts";
 
 export type TurnOptions = {
   readonly clock: Clock;
@@ -12,6 +12,8 @@ export type TurnOptions = {
   readonly zones_max: number;
   /** Running time of a zone's jobs in a minute; what is over is paid off before the next may start. */
   readonly zone_ms_per_minute: number;
+  /** What the bounds are called in a refusal: of jobs that wait, of seconds a minute; and the code where there are too many zones. */
+  readonly names: { readonly waiting: string; readonly seconds: string; readonly busy: string };
 };
 
 /** Runs jobs in turns: one after the other for a zone, and zone after zone. */
@@ -51,7 +53,7 @@ export const createTurns = (options: TurnOptions): Turns => {
     if (zone.left_ms > 0) return undefined;
     const retry_after_s = Math.ceil((1 - zone.left_ms) / (zone_ms_per_minute / 60));
     const use_s = Math.round((zone_ms_per_minute - zone.left_ms) / 1_000);
-    return over("compile_seconds_per_minute", zone_ms_per_minute / 1_000, use_s, retry_after_s);
+    return over(options.names.seconds, zone_ms_per_minute / 1_000, use_s, retry_after_s);
   };
 
   const forgetIdle = (): void => {
@@ -91,7 +93,7 @@ export const createTurns = (options: TurnOptions): Turns => {
     if (known !== undefined) return known;
     if (zones.size >= options.zones_max) forgetIdle();
     if (zones.size >= options.zones_max)
-      throw new Problem(503, "policy_compiler_unavailable", "Too many zones compile policies now: try again.", {
+      throw new Problem(503, options.names.busy, "Too many zones ask for this now: try again.", {
         retry_after_s: BUSY_RETRY_S,
       });
     const zone: Zone = { running: false, waiting: [], left_ms: zone_ms_per_minute, at_ms: clock.monotonic_ms() };
@@ -106,7 +108,7 @@ export const createTurns = (options: TurnOptions): Turns => {
         const problem = spent(zone);
         if (problem !== undefined) throw problem;
         if (zone.waiting.length >= options.zone_waiting_max)
-          throw over("waiting_compiles", options.zone_waiting_max, zone.waiting.length, BUSY_RETRY_S);
+          throw over(options.names.waiting, options.zone_waiting_max, zone.waiting.length, BUSY_RETRY_S);
         const onAbort = (): void => {
           const at = zone.waiting.indexOf(job);
           if (at !== -1) zone.waiting.splice(at, 1);
