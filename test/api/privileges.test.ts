@@ -9,6 +9,7 @@ const NEEDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     admin_audit: "SI",
     admin_tokens: "SIU",
     applications: "SIU",
+    audit_event_ids: "S",
     audit_events: "S",
     audit_findings: "S",
     audit_heads: "S",

@@ -144,7 +144,7 @@ test_nobody if authz.result.decision == "deny" with input as {}`;
     assert.equal(token.status, 200, JSON.stringify(token.body));
     const ambient = String(token.body["access_token"]);
     const called = await reach(ambient);
-    assert.deepEqual([called.status, called.body["text"]], [200, "GET /queue"]);
+    assert.deepEqual([called.status, called.body["text"]], [200, "GET /queue"], JSON.stringify(called.body));
     await eventually(async () => {
       const items = listAt(await api(200, "GET", "/audit?decision=allow"), "items");
       return items.some((one) => at(one, "event_type") === "token.exchange");
