@@ -19,6 +19,7 @@ import { tokenHash } from "./token-strength.ts";
 
 export { createGlobalToken } from "./admin-tokens.ts";
 export { systemCaller } from "./caller.ts";
+export { rewrapSealed } from "./rewrap.ts";
 export type { ControlPlane } from "./parts.ts";
 
 /** Sessions and challenges that ended long ago and old idempotency keys are forgotten: so many at most a round. */

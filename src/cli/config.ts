@@ -11,7 +11,7 @@ const defaultOf = (variable: Variable): string => {
 export const configCommand = (context: CliContext): Command =>
   new Command("config").description("List every environment variable with its default.").action(() => {
     for (const [name, variable] of Object.entries<Variable>(VARIABLES)) {
-      const roles = variable.roles.length === 5 ? "all" : variable.roles.join(" ");
+      const roles = variable.roles.length === 5 ? "all" : variable.roles.join(" ") || "none, commands";
       context.out(
         `${name}\n    ${variable.doc}\n    default: ${defaultOf(variable)} | roles: ${roles}${variable.secret === true ? ` | also ${name}_FILE` : ""}`,
       );

@@ -206,6 +206,17 @@ export const VARIABLES = {
     default: "",
     schema: formerKeys(32),
   },
+  CARACAL_API_URL: {
+    doc: "Where the API is, for the commands that call it. https, but on this machine.",
+    roles: [],
+    schema: serviceUrl,
+  },
+  CARACAL_ADMIN_TOKEN: {
+    doc: "The admin token of those commands. Rather set CARACAL_ADMIN_TOKEN_FILE.",
+    roles: [],
+    secret: true,
+    schema: text,
+  },
   BOOTSTRAP_ADMIN_TOKEN: {
     doc: "Opens POST /v1/bootstrap once. At least 32 bytes.",
     roles: ["api"],

@@ -38,7 +38,8 @@ const convert = (schema: v.GenericSchema): JsonSchema => {
   return rest;
 };
 
-const propertiesOf = (schema: Schema): { readonly properties: Json; readonly required: readonly string[] } => {
+/** The fields of an object, each as JSON Schema describes what a caller may send, and which of them there must be. */
+export const propertiesOf = (schema: Schema): { readonly properties: Json; readonly required: readonly string[] } => {
   const { properties = {}, required = [] } = convert(schema);
   return { properties: properties as Json, required };
 };

@@ -49,7 +49,7 @@ const MAX_PATH_CHARACTERS = 128;
  * What is wrong, and what to do. What was sent is never repeated: it may be a secret in the wrong field.
  * Validations of ours bring their own words; valibot's for a wrong type or field name the input.
  */
-const messageOf = (issue: v.BaseIssue<unknown>): string => {
+export const messageOf = (issue: v.BaseIssue<unknown>): string => {
   if (issue.kind !== "schema") return issue.message;
   if (issue.type === "strict_object" && issue.expected === "never") return "is not a field of this request; remove it";
   if (issue.input === undefined) return "is required";
