@@ -48,14 +48,21 @@ export const MomentSchema = v.pipe(
   v.check((value) => value >= 0 && value < Date.UTC(9999, 11, 31), "must be between the years 1970 and 9999"),
 );
 
+const LIST_ENTRIES = new WeakMap<object, v.GenericSchema>();
+/** What the entries of a `list` are, by the array of its first step, which takes any: for who describes it. */
+export const entriesOfList = (array: object): v.GenericSchema | undefined => LIST_ENTRIES.get(array);
+
 /** The length is asked before the items, so that a long list of bad ones costs nothing. */
-export const list = <const I extends v.GenericSchema>(item: I, max: number, min = 0) =>
-  v.pipe(
-    v.array(v.unknown()),
+export const list = <const I extends v.GenericSchema>(item: I, max: number, min = 0) => {
+  const any = v.array(v.unknown());
+  LIST_ENTRIES.set(any, item);
+  return v.pipe(
+    any,
     v.minLength(min, `must have at least ${min} ${min === 1 ? "entry" : "entries"}`),
     v.maxLength(max, `must have at most ${max} entries`),
     v.array(item),
   );
+};
 
 /** Scopes as RFC 6749, 3.3 allows them, each once. */
 export const ScopesSchema = v.pipe(

@@ -2,18 +2,10 @@ import { type ConversionConfig, type JsonSchema, toJsonSchema } from "@valibot/t
 import type * as v from "valibot";
 import { isUuid } from "../kernel/ids.ts";
 import type { ApiEndpoint, Reach } from "./api-access.ts";
+import { entriesOfList } from "./api-fields.ts";
 
 type Schema = v.GenericSchema<unknown, object>;
 type Json = Readonly<Record<string, unknown>>;
-
-/** The last array of a list's steps is the one that says what its entries are; those before it bound its length. */
-const entriesOf = (schema: object): v.GenericSchema | undefined => {
-  const steps = "pipe" in schema && Array.isArray(schema.pipe) ? (schema.pipe as readonly object[]) : [];
-  const arrays = steps.filter((step) => "type" in step && step.type === "array") as readonly {
-    item: v.GenericSchema;
-  }[];
-  return arrays.length > 1 ? arrays.at(-1)?.item : undefined;
-};
 
 /** What JSON Schema has no word for stands in the description, in the words of the refusal. */
 const CONVERSION: ConversionConfig = {
@@ -21,7 +13,7 @@ const CONVERSION: ConversionConfig = {
   typeMode: "input",
   errorMode: "ignore",
   overrideSchema: ({ valibotSchema, jsonSchema }) => {
-    const entries = entriesOf(valibotSchema);
+    const entries = entriesOfList(valibotSchema);
     return entries === undefined ? undefined : { ...jsonSchema, items: convert(entries) };
   },
   overrideAction: ({ valibotAction, jsonSchema }) => {
