@@ -51,7 +51,6 @@ compdef _caracal caracal`,
   end
   string join " " -- (string replace -a / " " -- "$path")
 end
-complete -c caracal -f
 ${follow.map(([path, words]) => `complete -c caracal -n 'test (__caracal_path) = "${path}"' -a '${words.join(" ")}'`).join("\n")}`,
 };
 

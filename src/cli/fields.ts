@@ -33,7 +33,9 @@ const formOf = (name: string, schema: Json): Field["form"] => {
   if (type === "integer" || type === "number") return "number";
   if (type === "boolean") return "boolean";
   if (type === "object") return "json";
-  return type === "array" ? "list" : "text";
+  if (type !== "array") return "text";
+  const { items } = schema as { items?: Json };
+  return items?.["type"] === "object" && entryOf(schema).entry === undefined ? "json" : "list";
 };
 
 const entryOf = (schema: Json): { readonly entry?: string } => {
