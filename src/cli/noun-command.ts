@@ -263,6 +263,8 @@ const verbCommand = (context: CliContext, noun: Noun, verb: Verb, list: ApiOpera
       if (shown === most) process.stderr.write(`caracal: ${shown} are shown; --all shows what may follow\n`);
       return;
     }
+    if (options.quiet === true && secrets.length > 0 && options.secretOut === undefined)
+      throw usageFault(`--quiet: would lose ${secrets.join(", ")}, which is shown once; give --secret-out as well`);
     const file = options.secretOut === undefined ? undefined : openSecretFile(options.secretOut);
     const answer = (await client.call(operation, parts).catch((error: unknown) => {
       file?.drop();

@@ -156,6 +156,7 @@ describe("the nouns of the command line", () => {
     assert.equal(statSync(out).mode & 0o777, 0o600);
     const again = await zone.run("app", "rotate-secret", "filed", "--secret-out", out);
     assert.equal(again.code, 2, "a secret that is there is not overwritten");
+    assert.equal((await zone.run("app", "create", "--name", "quiet", "--quiet")).code, 2, "its secret would be lost");
     const gone = join(rig.dir, "not-made");
     assert.equal((await zone.run("app", "rotate-secret", "filed", "--if-match", "99", "--secret-out", gone)).code, 4);
     assert.ok(!existsSync(gone), "what was refused leaves no file");
