@@ -69,7 +69,7 @@ describe("caracal keys rewrap", () => {
 
   it("replaces a value only while it is the one that was read", async () => {
     const id = uuidv7();
-    const [place] = SEALED_COLUMNS.filter(({ column }) => column === "sealed_api_key");
+    const place = SEALED_COLUMNS.find(({ column }) => column === "sealed_api_key");
     assert.ok(place !== undefined);
     await db.sql`
       insert into providers (zone_id, id, name, kind, allowed_hosts, auth_header, sealed_api_key, archived_at)
