@@ -9,7 +9,7 @@ import { isObject } from "../contracts/members.ts";
 import { type Quickstart, QUICKSTART_FILE } from "../demo/quickstart.ts";
 import { isUuid } from "../kernel/ids.ts";
 import { CommandFault, EXIT, type ExitCode, usageFault } from "./exit-codes.ts";
-import { clean } from "./show.ts";
+import { clean, type Item } from "./show.ts";
 
 /** What every command over the API takes. */
 export type ConnectionOptions = { readonly apiUrl?: string; readonly tokenFile?: string };
@@ -29,8 +29,6 @@ export type CallParts = {
   readonly if_match?: number | undefined;
   readonly idempotency_key?: string | undefined;
 };
-
-export type Item = Readonly<Record<string, unknown>>;
 
 /** The control plane's operations by their names. Rejects with a `CommandFault` that holds no token. */
 export type ApiClient = {

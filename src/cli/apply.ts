@@ -1,12 +1,12 @@
 import { createInterface } from "node:readline/promises";
 import { Command } from "commander";
 import type { Zone } from "../contracts/api-zones.ts";
-import { type ApiClient, type ConnectionOptions, createApiClient, type Item, zoneOf } from "./api-client.ts";
+import { type ApiClient, type ConnectionOptions, createApiClient, zoneOf } from "./api-client.ts";
 import { CommandFault, EXIT, usageFault } from "./exit-codes.ts";
 import type { CliContext } from "./context.ts";
 import { withConnection } from "./noun-command.ts";
 import { openSecretsFile, type SecretsFile } from "./secrets-file.ts";
-import { clean } from "./show.ts";
+import { clean, type Item } from "./show.ts";
 import { readZoneFile, type WantedPolicy, type ZoneFile } from "./zone-file.ts";
 import { KIND_NAMES, KINDS, type KindName, keyOf } from "./zone-kinds.ts";
 import { type Change, planOf, type Plan, type Shown, versionOf } from "./zone-plan.ts";

@@ -3,10 +3,11 @@ import { dirname, join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { Command } from "commander";
 import { stringify } from "yaml";
-import { type ApiClient, type ConnectionOptions, createApiClient, type Item, zoneOf } from "./api-client.ts";
+import { type ApiClient, type ConnectionOptions, createApiClient, zoneOf } from "./api-client.ts";
 import { usageFault } from "./exit-codes.ts";
 import type { CliContext } from "./context.ts";
 import { withConnection } from "./noun-command.ts";
+import type { Item } from "./show.ts";
 import { KIND_NAMES, type KindName, whole, type Words } from "./zone-kinds.ts";
 import { observeZone, type ZoneState } from "./zone-state.ts";
 

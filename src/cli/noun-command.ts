@@ -5,19 +5,12 @@ import type { ApiEndpoint } from "../contracts/api-access.ts";
 import { PAGE_LIMIT_DEFAULT } from "../contracts/api-fields.ts";
 import { propertiesOf } from "../contracts/openapi.ts";
 import { isUuid } from "../kernel/ids.ts";
-import {
-  type ApiClient,
-  type CallParts,
-  type ConnectionOptions,
-  createApiClient,
-  type Item,
-  zoneOf,
-} from "./api-client.ts";
+import { type ApiClient, type CallParts, type ConnectionOptions, createApiClient, zoneOf } from "./api-client.ts";
 import { CommandFault, EXIT, EXIT_CODES_HELP, usageFault } from "./exit-codes.ts";
 import { type Field, fieldsOfSchema, isSecret, optionOf } from "./fields.ts";
 import type { CliContext } from "./context.ts";
 import { type Noun, NOUNS, VERBS } from "./nouns.ts";
-import { fieldsOf, tableOf } from "./show.ts";
+import { fieldsOf, type Item, tableOf } from "./show.ts";
 
 /** One verb of a noun: an operation of the API. `words`: the ids that it takes in order. `list`: it answers with pages. */
 type Verb = {

@@ -1,5 +1,7 @@
 import { stripVTControlCharacters, styleText } from "node:util";
-import type { Item } from "./api-client.ts";
+
+/** A thing as the API gives it. */
+export type Item = Readonly<Record<string, unknown>>;
 
 /** Control and formatting characters: what a stranger named must not move the cursor or reverse the line of who reads it. */
 const UNREADABLE = /[\p{Cc}\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;

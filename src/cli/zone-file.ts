@@ -10,9 +10,8 @@ import { NewZoneSchema } from "../contracts/api-zones.ts";
 import { isObject } from "../contracts/members.ts";
 import type { Env } from "../config/index.ts";
 import { messageOf } from "../http/contract-routes.ts";
-import type { Item } from "./api-client.ts";
 import { CommandFault, EXIT, usageFault } from "./exit-codes.ts";
-import { clean } from "./show.ts";
+import { clean, type Item } from "./show.ts";
 import { KIND_NAMES, KINDS, type KindName, keyOf, whole, wordOf, type Words, wordsOf } from "./zone-kinds.ts";
 
 /** A thing as the file wants it. `item`: with every field; `secrets`: what it brings, by field. */

@@ -1,7 +1,7 @@
 import { apiEndpoints, type ApiOperation } from "../contracts/api.ts";
 import type { ApiEndpoint } from "../contracts/api-access.ts";
-import type { Item } from "./api-client.ts";
 import { type Field, fieldsOfSchema } from "./fields.ts";
+import type { Item } from "./show.ts";
 
 /** The kinds of things that a zone's file lists, in the order in which they depend on each other. */
 export const KIND_NAMES = ["issuers", "providers", "applications", "resources", "grants"] as const;

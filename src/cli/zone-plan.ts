@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
-import type { Item } from "./api-client.ts";
 import { CommandFault, EXIT } from "./exit-codes.ts";
+import type { Item } from "./show.ts";
 import type { WantedPolicy, ZoneFile } from "./zone-file.ts";
 import { KIND_NAMES, type KindName, labelOf } from "./zone-kinds.ts";
 import type { ZoneState } from "./zone-state.ts";

@@ -1,7 +1,8 @@
 import type { Activation, Named, PolicySetVersion, PolicyVersionSummary } from "../contracts/api-policies.ts";
 import type { Zone } from "../contracts/api-zones.ts";
-import type { ApiClient, Item } from "./api-client.ts";
+import type { ApiClient } from "./api-client.ts";
 import { CommandFault, EXIT } from "./exit-codes.ts";
+import type { Item } from "./show.ts";
 import { KIND_NAMES, KINDS, type KindName, keyOf, labelOf, whole, type Words, wordsOf } from "./zone-kinds.ts";
 
 /** A living thing of the zone. `item`: in the file's words, with every field. */

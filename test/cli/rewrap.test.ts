@@ -41,17 +41,13 @@ describe("caracal keys rewrap", () => {
   const insertGrants = async (ring: Keyring, count: number): Promise<void> => {
     const ids = Array.from({ length: count }, () => uuidv7());
     const at = (row: string, column: string) => ({ table: "grants", zone_id, row, column });
-    const rows = ids.map((id) => ({
-      zone_id,
-      id,
-      application_id: app,
-      subject: id,
-      resource_id: resource,
-      scopes: [],
-      sealed_access_token: seal(ring, at(id, "sealed_access_token"), Buffer.from(`access ${id}`)),
-      sealed_refresh_token: seal(ring, at(id, "sealed_refresh_token"), Buffer.from(`refresh ${id}`)),
-    }));
-    await db.sql`insert into grants ${db.sql(rows)}`;
+    const access = ids.map((id) => seal(ring, at(id, "sealed_access_token"), Buffer.from(`access ${id}`)));
+    const refresh = ids.map((id) => seal(ring, at(id, "sealed_refresh_token"), Buffer.from(`refresh ${id}`)));
+    await db.sql`
+      insert into grants
+        (zone_id, id, application_id, subject, resource_id, scopes, sealed_access_token, sealed_refresh_token)
+      select ${zone_id}, id, ${app}, id, ${resource}, '{}', access, refresh
+      from unnest(${ids}::text[], ${access}::text[], ${refresh}::text[]) as made (id, access, refresh)`;
   };
   const app = uuidv7();
   const resource = uuidv7();
