@@ -64,6 +64,7 @@ const DRIVERS = ["ioredis", "postgres", "@electric-sql/pglite", "@open-policy-ag
 const MAX_LINES = 400;
 /** Longer files, each with the reason. */
 const LONG: Readonly<Record<string, string>> = {
+  "config/variables.ts": "one table, with a row for each variable",
   "gateway/passage/forward.ts": "upload, answer and what holds an answer back share the state of one call",
 };
 

@@ -45,7 +45,7 @@ export const NOUNS: Readonly<Record<string, Noun>> = {
   },
   policy: {
     about: "Policies and their versions.",
-    paths: ["/v1/zones/{zone_id}/policies"],
+    paths: ["/v1/zones/{zone_id}/policies", "/v1/policy-templates"],
     named_by: "name",
     columns: ["id", "name", "version", "updated_at", "created_at"],
   },
@@ -98,6 +98,7 @@ export const VERBS: Readonly<Record<string, string>> = {
   replaceSecret: "rotate-secret",
   registerClient: "register",
   putGrantCredential: "set-credential",
+  listPolicyTemplates: "templates",
   createPolicyVersion: "add-version",
   getPolicyVersion: "show-version",
   createPolicySetVersion: "add-version",
