@@ -551,13 +551,12 @@ describe("the token endpoint", () => {
         "application",
         (tx) => tx`update applications set archived_at = now() where zone_id = ${zone} and id = ${gone.id}`,
       );
-      await eventually(async () => (await f.ambient(zone, gone)).status === 401);
-      refused(
-        await f.exchange(zone, gone, ambient, target.identifier),
-        401,
-        "invalid_client",
-        "client_unauthenticated",
-      );
+      const last = await eventually(async () => {
+        const answer = await f.exchange(zone, gone, ambient, target.identifier);
+        return answer.status === 200 ? null : answer;
+      });
+      refused(last, 401, "invalid_client", "client_unauthenticated");
+      refused(await f.ambient(zone, gone), 401, "invalid_client", "client_unauthenticated");
     });
 
     it("and has no session written for one that was archived a moment ago", async () => {
