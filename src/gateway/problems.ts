@@ -100,6 +100,7 @@ export const problems = {
     "denials_jti_replay",
   ),
   resource_not_bound: problem(403, "AccessDenied", "There is no such resource in the token's zone.", "denials_binding"),
+  bindings_unavailable: problem(503, "TemporarilyUnavailable", AWAY, "sts_exchange_errors"),
   zone_too_large: problem(
     403,
     "AccessDenied",

@@ -52,7 +52,7 @@ export const exchange = (ports: PipelinePorts) =>
     .check(call)
     .check(oneResource)
     .load(mandateLifetime)
-    .load(subjectToken(ports.tokens))
+    .load(subjectToken(ports.snapshots, ports.tokens))
     .check(subjectTokenUse)
     .check(subjectTokenClient)
     .load(session(ports.sessions))

@@ -58,6 +58,24 @@ describe("the bindings", () => {
     }
   });
 
+  it("are asked for before a resource is refused, and where the STS is away nobody is told that there is none", async () => {
+    const rig = await createRig();
+    try {
+      rig.sts.bound = () => ({ version: "2", zones: [{ zone_id: "zone-1", resources: [] }] });
+      rig.role.invalidated({ zone_id: "zone-1", kind: "resource", id: "a" });
+      await tick(rig);
+      rig.sts.bound = () => Promise.reject(new Error("away"));
+      const away = await rig.call("/");
+      assert.equal(away.status, 503);
+      assert.equal(((await away.json()) as { reason: string }).reason, "bindings_unavailable");
+      const made = { id: "res-1", identifier: RESOURCE, upstream_url: rig.upstream_origin };
+      rig.sts.bound = () => ({ zones: [{ zone_id: "zone-1", resources: [made] }] });
+      assert.equal((await rig.call("/")).status, 200);
+    } finally {
+      await rig.close();
+    }
+  });
+
   it("of a zone that is too large are refused by themselves, and named so", async () => {
     const rig = await createRig();
     try {
@@ -165,6 +183,51 @@ describe("the table of bindings", () => {
       { since: undefined },
       "the version from before is none of what is held now",
     );
+  });
+
+  it("asks anew for what a caller brings, after the question, once for all who asked before", async () => {
+    const { table, asked, state } = make();
+    state.answer = async () => ({ version: "1", zones: [zoneOf("z-a")] });
+    await table.worker.tick();
+    asked.length = 0;
+    state.answer = async () => ({ zones: [zoneOf("z-a", "a")] });
+    const [first, second] = await Promise.all([table.latest("z-a"), table.latest("z-a")]);
+    assert.deepEqual([first, second, known(table, "a"), asked.length], [true, true, [true], 1]);
+    state.answer = () => Promise.reject(new Error("away"));
+    assert.equal(await table.latest("z-a"), false);
+    assert.deepEqual(known(table, "a"), [true], "the last one stays");
+  });
+
+  it("asks about zones that it does not know at a rate that all of them share, and about those that it knows beside it", async () => {
+    const { table, asked, state, pass } = make();
+    state.answer = async () => ({ version: "1", zones: [zoneOf("z-a")] });
+    await table.worker.tick();
+    asked.length = 0;
+    state.answer = async () => ({ zones: [] });
+    const answers = await Promise.all(Array.from({ length: 150 }, (_, at) => table.latest(`z-${at}`)));
+    assert.equal(answers.filter(Boolean).length, 100);
+    assert.equal(asked.length, 100);
+    state.answer = async () => ({ zones: [zoneOf("z-a", "a")] });
+    assert.equal(await table.latest("z-a"), true);
+    pass(1_000);
+    state.answer = async () => ({ zones: [zoneOf("z-b", "b")] });
+    assert.equal(await table.latest("z-b"), true);
+    assert.deepEqual(known(table, "a", "b"), [true, true]);
+  });
+
+  it("never puts an answer in the place of one to a later question", async () => {
+    const { table, state, pass } = make();
+    state.answer = async () => ({ version: "1", zones: [zoneOf("z-a")] });
+    await table.worker.tick();
+    pass(30_001);
+    let answerLate: (page: BindingsPage) => void = () => {};
+    const late = new Promise<BindingsPage>((resolve) => (answerLate = resolve));
+    state.answer = async (query) => ("zone_id" in query ? { zones: [zoneOf("z-a", "a")] } : late);
+    const round = table.worker.tick();
+    assert.equal(await table.latest("z-a"), true);
+    answerLate({ version: "2", zones: [] });
+    await round;
+    assert.deepEqual([known(table, "a"), table.knows("z-a"), table.size], [[true], true, 1]);
   });
 
   it("reads all where more zones changed than it notes", async () => {

@@ -139,6 +139,8 @@ export const spoilables = (own: Credentials): Readonly<Record<"sts" | "api", rea
     grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
     subject_token: own.zone_token,
     subject_token_type: "urn:ietf:params:oauth:token-type:access_token",
+    call_method: "GET",
+    call_path: "/",
     resource: RESOURCE,
   };
   return {

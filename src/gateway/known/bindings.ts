@@ -1,6 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { BindingsPage } from "../../contracts/sts.ts";
 import type { Sts } from "../../ports/sts.ts";
+import { createAnew } from "../../kernel/anew.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
 import { type Worker, worker } from "../../kernel/service.ts";
@@ -13,6 +14,8 @@ type Zone = {
   readonly by_identifier: ReadonlyMap<string, Binding>;
   readonly by_id: ReadonlyMap<string, Binding>;
   readonly too_large: boolean;
+  /** The number of the question that it answers: what was asked for sooner does not replace it. */
+  readonly asked: number;
 };
 
 /**
@@ -27,6 +30,13 @@ export type BindingTable = {
   byId(zone_id: string, resource_id: string): Binding | undefined;
   readonly loaded: boolean;
   readonly size: number;
+  /**
+   * Asks the STS about this zone, by a question that begins after the call: for what a caller brings that is not known, such
+   * as a resource that was made a moment ago. One question answers all who asked before it; each zone has time of its own
+   * for them, and zones that nobody knows share a few a second, because a token that names one is not verified yet. Resolves
+   * to false where the STS was not asked, or did not answer.
+   */
+  latest(zone_id: string): Promise<boolean>;
   /** Something of this zone changed, or of any may have: asks the STS again now. */
   refresh(zone_id: string | undefined): void;
   readonly worker: Worker;
@@ -35,6 +45,9 @@ export type BindingTable = {
 const REFRESH_MS = 30_000;
 /** How soon a failed question is asked again, and how often one zone is asked about. */
 const RETRY_MS = 1_000;
+/** Questions about zones that we don't know, a second and at once: anybody can name one. */
+const LOOKUPS_PER_S = 50;
+const LOOKUP_BURST = 100;
 /** Zones that wait to be read again; where there are more, all are. */
 const MAX_CHANGED = 1_000;
 
@@ -71,13 +84,27 @@ export const createBindings = (deps: {
   let loaded = false;
   let size = 0;
   let next_ms = 0;
+  let asks = 0;
+  let lookups = LOOKUP_BURST;
+  let lookups_ms = clock.monotonic_ms();
 
-  const remove = (zone_id: string): void => {
+  const mayLookUp = (): boolean => {
+    const now_ms = clock.monotonic_ms();
+    lookups = Math.min(LOOKUP_BURST, lookups + ((now_ms - lookups_ms) / 1_000) * LOOKUPS_PER_S);
+    lookups_ms = now_ms;
+    if (lookups < 1) return false;
+    lookups -= 1;
+    return true;
+  };
+
+  const remove = (zone_id: string, asked: number): void => {
+    if ((zones.get(zone_id)?.asked ?? 0) > asked) return;
     size -= zones.get(zone_id)?.by_id.size ?? 0;
     zones.delete(zone_id);
   };
 
-  const replace = ({ zone_id, resources, ...said }: BindingsPage["zones"][number]): void => {
+  const replace = ({ zone_id, resources, ...said }: BindingsPage["zones"][number], asked: number): void => {
+    if ((zones.get(zone_id)?.asked ?? 0) > asked) return;
     const too_large = said.too_large === true;
     if (too_large && zones.get(zone_id)?.too_large !== true)
       log.error({ zone_id }, "a zone has more identifiers and addresses than a Gateway holds: its calls are refused");
@@ -92,25 +119,35 @@ export const createBindings = (deps: {
       by_identifier.set(identifier, binding);
       by_id.set(id, binding);
     }
-    remove(zone_id);
-    zones.set(zone_id, { by_identifier, by_id, too_large });
+    remove(zone_id, asked);
+    zones.set(zone_id, { by_identifier, by_id, too_large, asked });
     size += by_id.size;
   };
 
   const loadAll = async (): Promise<void> => {
+    const asked = (asks += 1);
     const first = await sts.bindings({ since: version });
     if (first === undefined) return;
     const seen = new Set<string>();
     for (let page: BindingsPage | undefined = first; page !== undefined;) {
       for (const zone of page.zones) {
-        replace(zone);
+        replace(zone, asked);
         seen.add(zone.zone_id);
       }
       page = page.cursor === undefined ? undefined : await sts.bindings({ cursor: page.cursor });
     }
-    for (const zone_id of zones.keys()) if (!seen.has(zone_id)) remove(zone_id);
+    for (const zone_id of zones.keys()) if (!seen.has(zone_id)) remove(zone_id, asked);
     version = first.version;
     loaded = true;
+  };
+
+  const readZone = async (zone_id: string): Promise<void> => {
+    const asked = (asks += 1);
+    const answer = await sts.bindings({ zone_id });
+    const zone = answer?.zones[0];
+    if (zone === undefined) remove(zone_id, asked);
+    else replace(zone, asked);
+    version = undefined; // or a change and its undoing, the latter unheard, would look like none
   };
 
   /** Whoever changes a zone all the time has it read once a second. */
@@ -120,11 +157,7 @@ export const createBindings = (deps: {
       if (now_ms - (read_ms.get(zone_id) ?? -Infinity) < RETRY_MS) continue;
       changed.delete(zone_id); // before the question: a change during it is another one
       try {
-        const answer = await sts.bindings({ zone_id });
-        const zone = answer?.zones[0];
-        if (zone === undefined) remove(zone_id);
-        else replace(zone);
-        version = undefined; // or a change and its undoing, the latter unheard, would look like none
+        await readZone(zone_id);
         read_ms.set(zone_id, now_ms);
       } catch (error) {
         changed.add(zone_id); // as the last: the others do not wait for it
@@ -132,6 +165,18 @@ export const createBindings = (deps: {
       }
     }
   };
+
+  const anew = createAnew({
+    clock,
+    read: (zone_id) =>
+      readZone(zone_id).then(
+        () => true,
+        (error: unknown) => {
+          log.warn({ err: error, zone_id }, "a zone's bindings could not be read anew");
+          return false;
+        },
+      ),
+  });
 
   const loop = worker({
     name: "gateway-bindings",
@@ -159,6 +204,7 @@ export const createBindings = (deps: {
     get size() {
       return size;
     },
+    latest: async (zone_id) => (zones.has(zone_id) || mayLookUp()) && anew.read(zone_id),
     refresh(zone_id) {
       if (zone_id !== undefined && changed.size < MAX_CHANGED) changed.add(zone_id);
       else next_ms = 0;

@@ -8,11 +8,13 @@ import type { KeyLookup, ZoneKeys } from "../known/keys.ts";
 type Needs = Pick<Start, "now_ms"> & Pick<Presented, "presented" | "token_zone_id">;
 type Unverified = Extract<PresentedToken, { kind: "decoded" }>;
 type Verified = { readonly claims: Claims };
+type Judged = Verified | Refused;
 type Refused = Denial<"token_invalid" | "keys_unavailable">;
 
 /**
  * The signature against the zone's keys, then what the claims say. The zone of a token that is not verified yet is a key
- * into the zones that we know and nothing else: random zones cost no question to the STS.
+ * into the zones that we know. One that we don't know may have been made a moment ago: the STS is asked, a few times a second
+ * for all such zones together.
  */
 export const signature = (deps: {
   readonly bindings: BindingTable;
@@ -29,11 +31,17 @@ export const signature = (deps: {
     return typeof claims === "string" ? deny("token_invalid", claims) : { claims };
   };
 
-  return load("signature", (facts: Needs): Verified | Refused | Promise<Verified | Refused> => {
+  const verified = (facts: Needs, presented: Unverified): Judged | Promise<Judged> => {
+    const key = keys.find(facts.token_zone_id, presented.decoded.kid);
+    return key instanceof Promise ? key.then((found) => judge(facts, presented, found)) : judge(facts, presented, key);
+  };
+
+  return load("signature", (facts: Needs): Judged | Promise<Judged> => {
     const { presented, token_zone_id: zone_id } = facts;
     if (presented.kind === "verified") return { claims: presented.claims };
-    if (!bindings.knows(zone_id)) return deny("token_invalid", "unknown zone");
-    const key = keys.find(zone_id, presented.decoded.kid);
-    return key instanceof Promise ? key.then((found) => judge(facts, presented, found)) : judge(facts, presented, key);
+    if (bindings.knows(zone_id)) return verified(facts, presented);
+    return bindings
+      .latest(zone_id)
+      .then(() => (bindings.knows(zone_id) ? verified(facts, presented) : deny("token_invalid", "unknown zone")));
   });
 };

@@ -1,9 +1,8 @@
-import { setTimeout } from "node:timers/promises";
 import { LRUCache } from "lru-cache";
+import { createAnew } from "../../kernel/anew.ts";
 import { isUuid } from "../../kernel/ids.ts";
 import { createModes, type Modes } from "../../kernel/modes.ts";
 import { Unavailable } from "../../ports/streams.ts";
-import { createPaces } from "./paces.ts";
 import {
   createSnapshotReader,
   type Former,
@@ -43,7 +42,7 @@ export type Snapshots = {
   /**
    * The same, by a reading that begins after the call: for what a caller brings that the snapshot does not know, such as
    * the secret of a client that was made a moment ago. One reading answers all who asked before it began; what a zone has
-   * no time left for (`createPaces`) waits. Where the database is away: as `get`.
+   * no time left for (`Anew`) waits. Where the database is away: as `get`.
    */
   latest(zone_id: string): Promise<ZoneSnapshot | undefined>;
   /** Something of the zone changed. `warm`: read it again at once, though nobody asks (an activation is to be logged). */
@@ -122,9 +121,6 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
   const absent = new LRUCache<string, number>({ max: MAX_ABSENT });
   /** When a load failed, monotonic. */
   const failures = new LRUCache<string, number>({ max: MAX_ZONES });
-  /** Readings that have not begun, by zone: who asks now is answered by them. */
-  const awaited = new Map<string, Promise<ZoneSnapshot | undefined>>();
-  const paces = createPaces(clock);
   let lookups = LOOKUP_BURST;
   let lookups_ms = clock.monotonic_ms();
 
@@ -219,32 +215,17 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
     return Promise.reject(new Unavailable("zone look-up"));
   };
 
-  const readAnew = async (zone_id: string): Promise<ZoneSnapshot | undefined> => {
-    const wait_ms = paces.wait_ms(zone_id);
-    if (wait_ms > 0) await setTimeout(wait_ms);
-    for (let running = loads.get(zone_id); running !== undefined; running = loads.get(zone_id)) {
-      await running.result.catch(() => {}); // it began before somebody asked
-    }
-    awaited.delete(zone_id); // in one step with the beginning
-    const began_ms = clock.monotonic_ms();
-    try {
-      return await begin(zone_id);
-    } catch {
-      return get(zone_id);
-    } finally {
-      paces.spend(zone_id, clock.monotonic_ms() - began_ms);
-    }
-  };
+  const anew = createAnew({
+    clock,
+    running: (zone_id) => loads.get(zone_id)?.result,
+    read: (zone_id) => begin(zone_id).catch(() => get(zone_id)),
+  });
 
   return {
     get,
     async latest(zone_id) {
       if (held.peek(zone_id) === undefined) return get(zone_id); // look-ups of unknown zones have a bound of their own
-      const sooner = awaited.get(zone_id);
-      if (sooner !== undefined) return sooner;
-      const reading = Promise.resolve().then(() => readAnew(zone_id)); // not before it is known as awaited
-      awaited.set(zone_id, reading);
-      return reading;
+      return anew.read(zone_id);
     },
     invalidate(zone_id, warm) {
       absent.delete(zone_id);

@@ -3,6 +3,7 @@ import type { Claims, VerifyFailure } from "../../domain/token.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
 import type { ZoneSnapshot } from "../known/snapshot.ts";
+import type { Snapshots } from "../known/snapshots.ts";
 
 const REASONS = {
   unknown_key: "subject_token_signature",
@@ -29,14 +30,28 @@ const verify = (
     : tokens.verify(presented, { zone_id, key, version: () => keys.version }, now_ms);
 };
 
-/** Signature by a key of this zone, then claims, issuer, zone and time. */
-export const subjectToken = (tokens: PresentedTokens) =>
-  load("subject_token", (f: Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot }) => {
+type Asks = Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot };
+type Judged = { readonly zone: ZoneSnapshot; readonly subject: Claims };
+
+const judged = (zone: ZoneSnapshot, subject: ReturnType<typeof verify>) =>
+  typeof subject === "string" ? deny(REASONS[subject], subject) : ({ zone, subject } satisfies Judged);
+
+/**
+ * Signature by a key of this zone, then claims, issuer, zone and time. Another replica may have heard of a new key sooner and
+ * signed by it: the zone is read anew before a key is refused as unknown.
+ */
+export const subjectToken = (snapshots: Pick<Snapshots, "latest">, tokens: PresentedTokens) =>
+  load("subject_token", (f: Asks) => {
     const presented =
       f.presented ?? (f.request.subject_token === undefined ? undefined : tokens.read(f.request.subject_token));
     if (presented === undefined) return deny("subject_token_malformed");
     const subject = verify(tokens, presented, f.zone, f.now_ms);
-    return typeof subject === "string" ? deny(REASONS[subject], subject) : { subject };
+    if (subject !== "unknown_key") return judged(f.zone, subject);
+    return snapshots.latest(f.zone.zone_id).then(
+      (zone) =>
+        zone === undefined ? judged(f.zone, subject) : judged(zone, verify(tokens, presented, zone, f.now_ms)),
+      () => deny("zone_unavailable"),
+    );
   });
 
 /** A mandate is for one call and is never exchanged again, nor is what an actor or an edge took part in, as yet. */
