@@ -14,10 +14,15 @@ const MAX_KINDS_PER_ZONE = 128;
 /** What policy said of a denial tells it from others, where it is no longer. */
 const MAX_VERDICT_CHARS = 1024;
 
+/** On whose behalf: a sum says it where all that it counts have the same, so that a session's denials are found by its id. */
+type Behalf = Pick<AuditDraft, "subject" | "session_id" | "agent_session_id" | "delegation_edge_id">;
+
 type Kind = {
   readonly key: string;
   /** What the denials of the kind have in common. */
   readonly common: Denied;
+  /** That of the denials that are counted so far. */
+  behalf: Behalf;
   /** The event that was written for the first of them. */
   readonly first_id: string;
   ends_ms: number;
@@ -43,8 +48,9 @@ export type RepeatedDenials = {
 };
 
 /** What the event of a sum says: no value in it is of one denial alone. */
-const sumOf = ({ common, first_id, count, first_at_ms, last_at_ms }: Kind): AuditDraft => ({
+const sumOf = ({ common, behalf, first_id, count, first_at_ms, last_at_ms }: Kind): AuditDraft => ({
   ...common,
+  ...behalf,
   metadata_json: JSON.stringify({
     reason: common.reason,
     count,
@@ -72,6 +78,20 @@ const commonOf = (draft: Denied): Denied => ({
   evaluation_status: draft.evaluation_status ?? null,
   determining_policies_json: short(draft.determining_policies_json),
   diagnostics_json: short(draft.diagnostics_json),
+});
+
+const behalfOf = (draft: Denied): Behalf => ({
+  subject: draft.subject ?? null,
+  session_id: draft.session_id ?? null,
+  agent_session_id: draft.agent_session_id ?? null,
+  delegation_edge_id: draft.delegation_edge_id ?? null,
+});
+
+const sharedBy = (one: Behalf, other: Behalf): Behalf => ({
+  subject: one.subject === other.subject ? one.subject : null,
+  session_id: one.session_id === other.session_id ? one.session_id : null,
+  agent_session_id: one.agent_session_id === other.agent_session_id ? one.agent_session_id : null,
+  delegation_edge_id: one.delegation_edge_id === other.delegation_edge_id ? one.delegation_edge_id : null,
 });
 
 const keyOf = (common: Denied): string => Object.values(common).join("\0");
@@ -105,13 +125,24 @@ export const createRepeatedDenials = (clock: Clock): RepeatedDenials => {
         key = keyOf(common);
         kind = kinds.get(key);
       }
+      const behalf = behalfOf(draft);
       if (kind === undefined) {
         const ends_ms = clock.monotonic_ms() + WINDOW_MS;
-        kinds.set(key, { key, common, first_id: id, ends_ms, count: 0, first_at_ms: now_ms, last_at_ms: now_ms });
+        kinds.set(key, {
+          key,
+          common,
+          behalf,
+          first_id: id,
+          ends_ms,
+          count: 0,
+          first_at_ms: now_ms,
+          last_at_ms: now_ms,
+        });
         kinds_of_zone.set(draft.zone_id, open + 1);
         return false;
       }
       if (kind.count === 0) kind.first_at_ms = now_ms;
+      kind.behalf = kind.count === 0 ? behalf : sharedBy(kind.behalf, behalf);
       kind.last_at_ms = now_ms;
       kind.count += 1;
       return true;
