@@ -15,7 +15,7 @@ const MAX_KINDS_PER_ZONE = 128;
 const MAX_VERDICT_CHARS = 1024;
 
 /** On whose behalf: a sum says it where all that it counts have the same, so that a session's denials are found by its id. */
-type Behalf = Pick<AuditDraft, "subject" | "session_id" | "agent_session_id" | "delegation_edge_id">;
+type Behalf = Readonly<Record<"subject" | "session_id" | "agent_session_id" | "delegation_edge_id", string | null>>;
 
 type Kind = {
   readonly key: string;

@@ -432,17 +432,18 @@ describe("the audit stream", () => {
 
       it("names the session and the subject in a sum where all that it counts have the same, and no other", async () => {
         const { writer, written, pass } = await timed();
-        writer.record(denial({ session_id: "first", subject: "s" }));
-        for (let i = 0; i < 2; i += 1) writer.record(denial({ session_id: "second", subject: "s" }));
+        const [first, second, third] = [uuidv7(), uuidv7(), uuidv7()];
+        writer.record(denial({ session_id: first, subject: "s" }));
+        for (let i = 0; i < 2; i += 1) writer.record(denial({ session_id: second, subject: "s" }));
         pass(1000);
-        for (const session_id of ["second", "third"]) writer.record(denial({ session_id, subject: "s" }));
+        for (const session_id of [second, third]) writer.record(denial({ session_id, subject: "s" }));
         pass(1000);
         const events = await written();
         assert.deepEqual(
           events.map((event) => [event.session_id, event.subject, factsOf(event)["count"]]),
           [
-            ["first", "s", undefined],
-            ["second", "s", 2],
+            [first, "s", undefined],
+            [second, "s", 2],
             [null, "s", 2],
           ],
         );
