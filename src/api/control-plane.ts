@@ -11,7 +11,7 @@ import type { ControlPlane, ControlPlaneDeps } from "./parts.ts";
 import { policyVerbs } from "./policies.ts";
 import { policySetVerbs } from "./policy-sets.ts";
 import { providerVerbs } from "./providers.ts";
-import { quotaVerbs } from "./quotas.ts";
+import { boundOf, quotaVerbs } from "./quotas.ts";
 import { createRehearsal } from "./rehearsal.ts";
 import { registrationVerbs } from "./registration.ts";
 import { resourceVerbs } from "./resources.ts";
@@ -28,7 +28,10 @@ export const createControlPlane = (deps: ControlPlaneDeps): ControlPlane => {
   const parts = {
     db: deps.db,
     compiler: deps.compiler,
-    rehearsal: createRehearsal(deps),
+    rehearsal: createRehearsal({
+      ...deps,
+      secondsOf: (zone_id) => boundOf(deps.db.sql, zone_id, "simulation_seconds_per_minute"),
+    }),
     templates: deps.templates,
     log: deps.log,
     kek: deps.kek,

@@ -7,6 +7,7 @@ import type { CompiledPolicy } from "../ports/policy.ts";
 import { missing } from "./faults.ts";
 import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
+import { boundOf } from "./quotas.ts";
 import { findPolicyVersion, insertPolicyVersion, listPolicyVersions } from "./store/policies.ts";
 import { findThing, lockThing } from "./store/things.ts";
 
@@ -42,11 +43,17 @@ export const policyVerbs = (parts: Parts): Pick<ControlPlane, PolicyOperation> =
       return evaluations;
     });
 
+  /** What a compile may take of the zone's time, as the quota is now. */
+  const termsOf = async (zone_id: string, signal: Cancellation | undefined) => ({
+    signal,
+    seconds_per_minute: await boundOf(db.sql, zone_id, "compile_seconds_per_minute"),
+  });
+
   return {
     listPolicyTemplates: async () => ({ items: [...(await templates())] }),
 
     testPolicy: async ({ params: { zone_id }, body: { source, tests }, signal }) => {
-      const ran = await compiler.test(source, tests, zone_id, signal);
+      const ran = await compiler.test(source, tests, zone_id, await termsOf(zone_id, signal));
       if (!ran.ok) throw invalidRego(ran.issues);
       return {
         passed: countOf(ran.tests, "pass"),
@@ -67,7 +74,7 @@ export const policyVerbs = (parts: Parts): Pick<ControlPlane, PolicyOperation> =
      */
     createPolicyVersion: async ({ caller, params: { zone_id, id }, body: { source, test_inputs }, signal }) => {
       if ((await findThing(db.sql, "policy", zone_id, id)) === undefined) throw missing("policy");
-      const compiled = await compiler.compile(source, zone_id, signal);
+      const compiled = await compiler.compile(source, zone_id, await termsOf(zone_id, signal));
       if (!compiled.ok) throw invalidRego(compiled.issues);
       const evaluations =
         test_inputs === undefined ? undefined : await evaluationsOf(zone_id, compiled.policy, test_inputs, signal);

@@ -7,6 +7,7 @@ import { type Issue, Problem } from "../kernel/problem.ts";
 import { missing, unusable } from "./faults.ts";
 import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
+import { requireWithin } from "./quotas.ts";
 import { activationWarnings } from "./simulations.ts";
 import {
   activate,
@@ -31,16 +32,6 @@ const manifestSha = (members: readonly { readonly id: string; readonly source_sh
     .update(lengthPrefixed(members.flatMap((member) => [member.id, member.source_sha256])))
     .digest("hex");
 
-/** Every STS holds the active set of each zone that it serves. */
-const MAX_SET_WASM_BYTES = 16 * 1024 * 1024;
-
-const setTooLarge = (use: number): Problem =>
-  new Problem(
-    409,
-    "quota_exceeded",
-    `The set is over its quota policy_set_wasm_bytes: limit ${MAX_SET_WASM_BYTES}, use ${use}. Leave members out, or make them smaller.`,
-  );
-
 export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<ControlPlane, SetOperation> => ({
   listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
     if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
@@ -51,6 +42,7 @@ export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<Cont
     change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
       if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+      await requireWithin(tx, zone_id, "policy_set_members", entries.length);
       const ids = entries.map((entry) => entry.policy_version_id);
       const usable = await usablePolicyVersions(tx, zone_id, ids);
       const members = ids.map((version_id) => ({
@@ -73,7 +65,7 @@ export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<Cont
         });
       }
       const wasm_bytes = [...usable.values()].reduce((sum, member) => sum + member.wasm_bytes, 0);
-      if (wasm_bytes > MAX_SET_WASM_BYTES) throw setTooLarge(wasm_bytes);
+      await requireWithin(tx, zone_id, "policy_set_wasm_bytes", wasm_bytes);
       const manifest_sha = manifestSha(members as readonly { id: string; source_sha256: string }[]);
       const version = await insertPolicySetVersion(tx, { zone_id, id: uuidv7(), policy_set_id: id, manifest_sha }, ids);
       const detail = { policy_set_id: id, version: version.version, manifest_sha };

@@ -1,4 +1,5 @@
 import { setImmediate } from "node:timers/promises";
+import { QUOTA_BOUNDS } from "../contracts/api-quotas.ts";
 import type { PolicyVerdict } from "../domain/policy-verdict.ts";
 import { evaluateInput, requestBudget, type SetMember } from "../domain/policy-evaluation.ts";
 import type { Quarantine } from "../domain/policy-quarantine.ts";
@@ -35,7 +36,7 @@ const TURNS = {
   running_max: 2,
   zone_waiting_max: 4,
   zones_max: 1_024,
-  zone_ms_per_minute: 10_000,
+  zone_ms_per_minute: QUOTA_BOUNDS.simulation_seconds_per_minute.limit * 1_000,
   names: {
     waiting: "waiting_simulations",
     seconds: "simulation_seconds_per_minute",
@@ -57,10 +58,13 @@ export const createRehearsal = ({
   engine,
   clock,
   policy_budget,
+  secondsOf,
 }: {
   readonly engine: PolicyEngine;
   readonly clock: Clock;
   readonly policy_budget: number;
+  /** How many seconds a minute a zone may have, as its quota is now. */
+  readonly secondsOf: (zone_id: string) => Promise<number>;
 }): Rehearsal => {
   const turns = createTurns({ ...TURNS, clock });
   const stageFor = (zone_id: string, signal: Cancellation | undefined): Stage => {
@@ -92,6 +96,9 @@ export const createRehearsal = ({
     };
   };
   return {
-    take: (zone_id, signal, work) => turns.take(zone_id, signal, () => work(stageFor(zone_id, signal))),
+    take: async (zone_id, signal, work) => {
+      const terms = { signal, seconds_per_minute: await secondsOf(zone_id) };
+      return turns.take(zone_id, terms, () => work(stageFor(zone_id, signal)));
+    },
   };
 };

@@ -16,6 +16,21 @@ export const QUOTA_LIMITS = {
   admin_tokens: 500,
 } as const;
 
+const MIB = 1024 * 1024;
+
+/**
+ * What a zone may have of what no row is counted for. `most`: what a global admin may say at most, for each API can give no
+ * more: a set is 256 members in one request, every STS holds its modules, and a zone's turns run one at a time.
+ */
+export const QUOTA_BOUNDS = {
+  policy_set_members: { limit: 256, most: 256 },
+  policy_set_wasm_bytes: { limit: 16 * MIB, most: 64 * MIB },
+  compile_seconds_per_minute: { limit: 30, most: 60 },
+  simulation_seconds_per_minute: { limit: 10, most: 60 },
+} as const;
+
+const MAX_COUNTED = 1_000_000;
+
 /** `rate_limit_per_minute`: the highest that a zone's own token may give an application; by default the deployment's. */
 const QuotaNameSchema = v.picklist([
   "applications",
@@ -28,9 +43,17 @@ const QuotaNameSchema = v.picklist([
   "policies",
   "policy_sets",
   "admin_tokens",
+  "policy_set_members",
+  "policy_set_wasm_bytes",
+  "compile_seconds_per_minute",
+  "simulation_seconds_per_minute",
   "rate_limit_per_minute",
 ]);
 export type QuotaName = v.InferOutput<typeof QuotaNameSchema>;
+
+/** The highest limit that a global admin may set. */
+export const mostOf = (name: QuotaName): number =>
+  name in QUOTA_BOUNDS ? QUOTA_BOUNDS[name as keyof typeof QUOTA_BOUNDS].most : MAX_COUNTED;
 
 /** `use` is null where nothing is counted. */
 const QuotaSchema = v.object({ name: QuotaNameSchema, limit: v.number(), use: v.nullable(v.number()) });
@@ -38,14 +61,7 @@ export type Quota = v.InferOutput<typeof QuotaSchema>;
 
 const NewLimitSchema = v.strictObject({
   /** null: the product's own figure again. */
-  limit: v.nullable(
-    v.pipe(
-      v.number(),
-      v.integer("must be a whole number"),
-      v.minValue(0, "must be at least 0"),
-      v.maxValue(1_000_000, "must be at most 1000000"),
-    ),
-  ),
+  limit: v.nullable(v.pipe(v.number(), v.integer("must be a whole number"), v.minValue(0, "must be at least 0"))),
 });
 
 export const quotaEndpoints = {

@@ -1,6 +1,6 @@
 import type { Evaluator } from "../domain/policy-module.ts";
-import type { Cancellation } from "../kernel/cancel.ts";
 import type { Issue } from "../kernel/problem.ts";
+import type { Terms } from "../kernel/turns.ts";
 
 /** A policy module that was compiled, metered and checked: what a version stores, and all that an evaluation needs. */
 export type CompiledPolicy = {
@@ -18,15 +18,15 @@ export type CompileResult =
  * Rego v1 source → metered WASM; the same source gives the same bytes. Bad Rego is a value: issues with path `source`, and
  * row and col from 1 where there is a place. A compiler that is missing, broken or busy (its queue is bounded) rejects with
  * `Problem` 503 `policy_compiler_unavailable`, whose description tells what to do. Each zone has one compile at a time, a short
- * queue and so many seconds a minute: over it `Problem` 429 `quota_exceeded`. `signal`: who asks is gone; the compile ends.
+ * queue and so many seconds a minute: over it `Problem` 429 `quota_exceeded`. When `terms.signal` aborts the compile ends.
  */
 export type PolicyCompiler = {
-  compile(source: string, zone_id: string, signal?: Cancellation): Promise<CompileResult>;
+  compile(source: string, zone_id: string, terms?: Terms): Promise<CompileResult>;
   /**
    * Runs the unit tests (Rego, in a file of their own) of a source, as `opa test` does, on the same terms and in the same turns as a
    * compile. What can't be run is a value: issues with path `source` or `tests`.
    */
-  test(source: string, tests: string, zone_id: string, signal?: Cancellation): Promise<TestResult>;
+  test(source: string, tests: string, zone_id: string, terms?: Terms): Promise<TestResult>;
 };
 
 /** `error`: the test did not come to an end; `message` has OPA's words. */

@@ -243,7 +243,7 @@ describe("a run of OPA", { skip: process.platform !== "linux" }, () => {
     const gone = new AbortController();
     const slow = createPolicyCompiler({ opa_path, log });
     const ended = assert.rejects(
-      slow.compile(policy(`x := 1`), ZONE, gone.signal),
+      slow.compile(policy(`x := 1`), ZONE, { signal: gone.signal }),
       (error) => error instanceof Problem && error.code === "request_aborted",
     );
     await eventually(async () => /^\d+\n$/.test(await written("child")));

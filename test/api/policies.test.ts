@@ -277,7 +277,8 @@ describe("policies and policy sets", () => {
       call(api.url, zone.token, "createPolicySetVersion", { params: { ...params, id: set.id }, body: { entries } });
     const refused = await write();
     assert.deepEqual([refused.status, refused.body.error], [409, "quota_exceeded"]);
-    assert.match(refused.text, /policy_set_wasm_bytes: limit 16777216, use 16777217/);
+    const name = "policy_set_wasm_bytes";
+    assert.deepEqual(refused.body.diagnostics, [{ name, limit: 2 * half, use: 2 * half + 1 }]);
     await sized(second.version.id, half);
     assert.equal((await write()).status, 201);
   });
@@ -287,7 +288,7 @@ describe("policies and policy sets", () => {
     let cancelled = false;
     const late: PolicyCompiler = {
       test: async () => ({ ok: true, tests: [] }),
-      compile: (_source, _zone_id, signal) =>
+      compile: (_source, _zone_id, { signal } = {}) =>
         new Promise((resolve) => {
           begun();
           signal?.addEventListener("abort", () => {

@@ -65,6 +65,68 @@ describe("a zone's quotas", () => {
     assert.equal(params.zone_id, zone_id);
   });
 
+  it("bound what no row is counted for too, from the next request on: compiles, simulations, a set's members and bytes", async () => {
+    const params = await fresh();
+    const source = `package caracal.authz\nresult := {"decision": "deny", "zone": "${zone_id}"}`;
+    const policy = await expectOk(api.url, token, "createPolicy", { params, body: { name: "p" } });
+    const versions = { params: { zone_id, id: policy.id }, body: { source } };
+    const set_of = await expectOk(api.url, token, "createPolicySet", { params, body: { name: "s" } });
+    const in_set = { zone_id, id: set_of.id };
+    const compile = () => call(api.url, token, "createPolicyVersion", versions);
+    const over = (answer: Awaited<ReturnType<typeof compile>>, status: number) => {
+      assert.deepEqual([answer.status, answer.body.error], [status, "quota_exceeded"], answer.text);
+      return answer.body.diagnostics?.[0];
+    };
+
+    assert.equal((await set("compile_seconds_per_minute", 0)).status, 200);
+    const compiles = { name: "compile_seconds_per_minute", limit: 0, use: 0 };
+    assert.deepEqual(over(await compile(), 429), compiles);
+    const tests = `package caracal.authz_test\ntest_nothing if true`;
+    assert.deepEqual(
+      over(await call(api.url, token, "testPolicy", { params, body: { source, tests } }), 429),
+      compiles,
+    );
+    await set("compile_seconds_per_minute", null);
+    const version = await compile();
+    assert.equal(version.status, 201, version.text);
+
+    const entries = [{ policy_version_id: (version.body as unknown as { id: string }).id }];
+    const together = () => call(api.url, token, "createPolicySetVersion", { params: in_set, body: { entries } });
+    await set("policy_set_members", 0);
+    assert.deepEqual(over(await together(), 409), { name: "policy_set_members", limit: 0, use: 1 });
+    await set("policy_set_members", 1);
+    await set("policy_set_wasm_bytes", 1_000);
+    const [{ bytes }] = await api.db.sql<[{ bytes: number }]>`
+      select octet_length(wasm) as bytes from policy_versions where zone_id = ${zone_id}`;
+    assert.deepEqual(over(await together(), 409), { name: "policy_set_wasm_bytes", limit: 1_000, use: bytes });
+    await set("policy_set_wasm_bytes", bytes);
+    const set_version = await together();
+    assert.equal(set_version.status, 201, set_version.text);
+
+    await set("simulation_seconds_per_minute", 0);
+    const { id: version_id } = set_version.body as unknown as { id: string };
+    const simulate = { params: in_set, body: { version_id, input: { principal: { id: "a" } } } };
+    const simulations = { name: "simulation_seconds_per_minute", limit: 0, use: 0 };
+    assert.deepEqual(over(await call(api.url, token, "simulatePolicySet", simulate), 429), simulations);
+    const activated = await expectOk(api.url, token, "activatePolicySet", { params: in_set, body: { version_id } });
+    assert.deepEqual(
+      activated.warnings.map(({ code }) => code),
+      ["not_evaluated"],
+      "an activation does not wait for what nobody may look at",
+    );
+  });
+
+  it("are no more than there is to give, and a zone's own token changes none of them", async () => {
+    const params = await fresh();
+    const { items } = await expectOk(api.url, token, "listQuotas", { params });
+    for (const { name, limit } of items) {
+      assert.equal((await set(name, 2_000_000_000)).body.issues?.[0]?.path, "limit", name);
+      assert.equal((await set(name, limit, token)).status, 403, name);
+      assert.equal((await set(name, limit)).status, 200, name);
+    }
+    assert.ok(items.some(({ name }) => name === "compile_seconds_per_minute"));
+  });
+
   it("bound what a zone's own token may give an application a minute, and not what a global admin may", async () => {
     const params = await fresh();
     const make = (by: string, rate_limit_per_minute: number | null) =>

@@ -12,8 +12,8 @@ const rig = (some: { readonly running_max?: number; readonly zones_max?: number 
   const turns = createTurns({ ...limits, ...some, names, clock });
   const running = new Map<string, () => void>();
   const begun: string[] = [];
-  const take = (zone_id: string, name: string, signal?: AbortSignal): Promise<string> =>
-    turns.take(zone_id, signal, async () => {
+  const take = (zone_id: string, name: string, signal?: AbortSignal, seconds_per_minute?: number): Promise<string> =>
+    turns.take(zone_id, { signal, seconds_per_minute }, async () => {
       begun.push(name);
       await new Promise<void>((resolve) => running.set(name, resolve));
       return name;
@@ -79,6 +79,22 @@ describe("turns of zones", () => {
     const again = take("a", "a4");
     await finish("a4");
     assert.equal(await again, "a4");
+  });
+
+  it("gives a zone another share from the next job on, of which it has used what it used", async () => {
+    const { take, advance, finish } = rig();
+    const run = async (name: string, seconds_per_minute?: number): Promise<string> => {
+      const [taken] = await Promise.all([take("a", name, undefined, seconds_per_minute), finish(name)]);
+      return taken;
+    };
+    const first = take("a", "a1");
+    advance(20_000); // 20 s of 30 are used, 10 s come back
+    await finish("a1");
+    await first;
+    await assert.rejects(run("a2", 5), quota("compile_seconds_per_minute"));
+    assert.equal(await run("a3", 30), "a3");
+    await assert.rejects(run("a4", 0), (error) => error instanceof Problem && error.retry_after_s === 60);
+    assert.equal(await run("a5"), "a5");
   });
 
   it("never starts a job whose caller has gone, nor counts it", async () => {

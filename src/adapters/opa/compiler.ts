@@ -267,19 +267,19 @@ export const createPolicyCompiler = (options: PolicyCompilerOptions): PolicyComp
   };
 
   return {
-    async compile(source, zone_id, signal) {
+    async compile(source, zone_id, terms = {}) {
       const fault = unfit(source, "source");
       if (fault !== undefined) return refused(fault);
-      return turns.take(zone_id, signal, () =>
-        withFiles({ [FILE]: source }, signal, (run, folder) => build(run, folder, capabilities_path)),
+      return turns.take(zone_id, terms, () =>
+        withFiles({ [FILE]: source }, terms.signal, (run, folder) => build(run, folder, capabilities_path)),
       );
     },
 
-    async test(source, tests, zone_id, signal) {
+    async test(source, tests, zone_id, terms = {}) {
       const fault = unfit(source, "source") ?? unfit(tests, "tests");
       if (fault !== undefined) return { ok: false, issues: [fault] };
-      return turns.take(zone_id, signal, () =>
-        withFiles({ [FILE]: source, [TESTS]: tests }, signal, (run) => runTests(run, capabilities_path)),
+      return turns.take(zone_id, terms, () =>
+        withFiles({ [FILE]: source, [TESTS]: tests }, terms.signal, (run) => runTests(run, capabilities_path)),
       );
     },
   };

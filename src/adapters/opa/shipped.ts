@@ -68,10 +68,10 @@ export const policyTemplates: () => Promise<readonly PolicyTemplate[]> = once(as
 /** A source that came with the program needs no compiler, and none of its zone's time: its module came, too. */
 export const withShipped = (compiler: PolicyCompiler): PolicyCompiler => ({
   ...compiler,
-  async compile(source, zone_id, signal) {
+  async compile(source, zone_id, terms) {
     const source_sha256 = sha256Of(source);
     const shipped = Object.values((await index()).modules).find((one) => one.source_sha256 === source_sha256);
-    if (shipped === undefined) return compiler.compile(source, zone_id, signal);
+    if (shipped === undefined) return compiler.compile(source, zone_id, terms);
     return {
       ok: true,
       policy: { wasm: await readModule(shipped.wasm_sha256), wasm_sha256: shipped.wasm_sha256 },
