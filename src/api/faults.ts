@@ -18,8 +18,12 @@ export const taken = (field: string, of: string): Problem =>
   });
 
 /** `If-Match` names another revision than the one that is there: what the caller would overwrite, it has not seen. */
-export const lostUpdate = (revision: number): Problem =>
+export const lostUpdate = (revision: number | string): Problem =>
   new Problem(412, "precondition_failed", `This was changed meanwhile; read it again. Its ETag is now "${revision}".`);
+
+/** What has no entity tag matches none (RFC 9110, 13.1.1): a change that was to be made on a condition is not made without it. */
+export const untagged = (): Problem =>
+  new Problem(412, "precondition_failed", "What this changes has no ETag, so If-Match can't hold; leave it out.");
 
 /** What others refer to stays. `diagnostics` name them. */
 export const inUse = (what: string, dependents: readonly Dependent[]): Problem =>

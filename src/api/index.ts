@@ -15,6 +15,7 @@ import { registrationError } from "./registration-error.ts";
 import { deleteOldChallenges } from "./store/challenges.ts";
 import { deleteOldKeys } from "./store/idempotency.ts";
 import { deleteEndedSessions } from "./store/sessions.ts";
+import { requireTagged } from "./things.ts";
 import { tokenHash } from "./token-strength.ts";
 
 export { createGlobalToken } from "./admin-tokens.ts";
@@ -60,7 +61,10 @@ export const createApi = (deps: ApiDeps): ApiRole => {
     endpoints: apiEndpoints,
     handlers: control_plane,
     admit: createAdmit({ db, bootstrap_hash, log }),
-    refine: (caller, endpoint, asked) => ({ ...caller, once: onceOf(deps.kek, endpoint, asked) }),
+    refine: (caller, endpoint, asked) => {
+      requireTagged(endpoint, asked.if_match);
+      return { ...caller, once: onceOf(deps.kek, endpoint, asked) };
+    },
     refusal: (endpoint) => (endpoint.reach === "registration" ? registrationError : undefined),
     max_body_bytes: MAX_API_BODY_BYTES,
   });

@@ -1,7 +1,7 @@
 import type { policyEndpoints } from "../contracts/api-policies.ts";
 import { Problem } from "../kernel/problem.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { policyIsActive } from "./store/policies.ts";
+import { activeSetWith } from "./store/policies.ts";
 import { findActivation } from "./store/policy-sets.ts";
 import { thingVerbs } from "./things.ts";
 
@@ -12,21 +12,24 @@ type NamedOperation = Exclude<Named, "activatePolicySet" | "simulatePolicySet" |
 export const namedVerbs = (parts: Parts): Pick<ControlPlane, NamedOperation> => {
   const policies = thingVerbs(parts, "policy", {
     checkArchive: async (tx, { zone_id, id }) => {
-      if (!(await policyIsActive(tx, zone_id, id))) return;
+      const set = await activeSetWith(tx, zone_id, id);
+      if (set === undefined) return;
       throw new Problem(
         409,
         "policy_is_active",
         "The zone's active policy set has this policy as a member; activate a set without it first.",
+        { diagnostics: [{ kind: "policy_set", id: set, field: "entries" }] },
       );
     },
   });
   const sets = thingVerbs(parts, "policy_set", {
     checkArchive: async (tx, { zone_id, id }) => {
-      if ((await findActivation(tx, zone_id, id)) === undefined) return;
+      if ((await findActivation(tx, zone_id))?.policy_set_id !== id) return;
       throw new Problem(
         409,
         "policy_set_is_active",
         "This policy set is the zone's active one; activate another one first.",
+        { diagnostics: [{ kind: "zone", id: zone_id, field: "active_policy_set" }] },
       );
     },
   });

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { policyEndpoints } from "../contracts/api-policies.ts";
+import { type Activation, NO_ACTIVATION, type policyEndpoints } from "../contracts/api-policies.ts";
 import { STREAMS } from "../contracts/streams.ts";
 import { lengthPrefixed } from "../kernel/canonical.ts";
 import { uuidv7 } from "../kernel/ids.ts";
@@ -16,10 +16,12 @@ import {
   findPolicySetVersion,
   insertPolicySetVersion,
   listReplicas,
+  lockActivation,
   listPolicySetVersions,
   usablePolicyVersions,
 } from "./store/policy-sets.ts";
 import { findThing, lockThing } from "./store/things.ts";
+import { requireSeen } from "./things.ts";
 
 type SetOperation = Extract<
   keyof typeof policyEndpoints,
@@ -31,6 +33,9 @@ const manifestSha = (members: readonly { readonly id: string; readonly source_sh
   createHash("sha256")
     .update(lengthPrefixed(members.flatMap((member) => [member.id, member.source_sha256])))
     .digest("hex");
+
+/** What decides in the zone, as whoever activates something else may say that they saw it. */
+const revisionOf = (active: Activation | undefined): string => active?.version_id ?? NO_ACTIVATION;
 
 export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<ControlPlane, SetOperation> => ({
   listPolicySetVersions: async ({ params: { zone_id, id }, query }) => {
@@ -81,10 +86,13 @@ export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<Cont
     return version;
   },
 
-  activatePolicySet: async ({ caller, params: { zone_id, id }, body: { version_id } }) => {
+  activatePolicySet: async ({ caller, params: { zone_id, id }, if_match, body: { version_id } }) => {
     const warnings = await activationWarnings({ db, rehearsal }, zone_id, version_id);
     const activated = await change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
+      await lockActivation(tx, zone_id);
+      const before = await findActivation(tx, zone_id);
+      requireSeen(if_match, { revision: revisionOf(before) });
       if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
       const archived = await archivedMembers(tx, zone_id, id, version_id);
       if (archived === undefined) throw unusable("version_id", "names no version of this policy set");
@@ -97,7 +105,7 @@ export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<Cont
       }
       const activation = await activate(tx, zone_id, id, version_id);
       const codes = warnings.map(({ code }) => code);
-      const detail = { version_id, manifest_sha: activation.manifest_sha, warnings: codes };
+      const detail = { before: before ?? null, after: activation, warnings: codes };
       return {
         result: activation,
         entry: { action: "policy_set.activate", zone_id, object_id: id, detail },
@@ -105,12 +113,12 @@ export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<Cont
       };
     });
     for (const { code, message } of warnings) log.warn({ zone_id, policy_set_id: id, version_id, code }, message);
-    return { ...activated, warnings };
+    return { ...activated, revision: revisionOf(activated), warnings };
   },
 
   getActivation: async ({ params: { zone_id, id } }) => {
     if ((await findThing(db.sql, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
-    const [active, replicas] = await Promise.all([findActivation(db.sql, zone_id, id), listReplicas(db.sql, zone_id)]);
-    return { active: active ?? null, replicas };
+    const [active, replicas] = await Promise.all([findActivation(db.sql, zone_id), listReplicas(db.sql, zone_id)]);
+    return { revision: revisionOf(active), active: active?.policy_set_id === id ? active : null, replicas };
   },
 });

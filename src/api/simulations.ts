@@ -9,7 +9,8 @@ import { missing, unusable } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
 import { recordedInputs } from "./recorded-inputs.ts";
 import type { Rehearsed, Stage } from "./rehearsal.ts";
-import { activeVersion, lastJudged, membersOf } from "./store/simulations.ts";
+import { findActivation } from "./store/policy-sets.ts";
+import { lastJudged, membersOf } from "./store/simulations.ts";
 import { findThing } from "./store/things.ts";
 
 /** One question to both sides, and the ledger's event that it comes from. */
@@ -99,7 +100,7 @@ export const simulationVerbs = ({ db, rehearsal }: Parts): Pick<ControlPlane, Si
     return rehearsal.take(zone_id, signal, async (stage): Promise<Simulation> => {
       const stored = await membersOf(db.sql, zone_id, version_id, id);
       if (stored.length === 0) throw unusable("version_id", "names no version of this policy set");
-      const active = await activeVersion(db.sql, zone_id);
+      const active = (await findActivation(db.sql, zone_id))?.version_id;
       const then_members = await stage.load(stored);
       const now_members =
         active === undefined

@@ -1,9 +1,10 @@
 import { type Announcement, type Changed, configChanged } from "../authority/change.ts";
+import type { ApiEndpoint } from "../contracts/api-access.ts";
 import type { PageQuery } from "../contracts/api-fields.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import type { Transaction } from "../ports/database.ts";
 import type { Caller } from "./caller.ts";
-import { inUse, lostUpdate, missing, unusable } from "./faults.ts";
+import { inUse, lostUpdate, missing, untagged, unusable } from "./faults.ts";
 import type { Parts } from "./parts.ts";
 import { requireRoom } from "./quotas.ts";
 import {
@@ -50,8 +51,13 @@ export type ThingRules<N extends Noun> = {
 };
 
 /** Throws 412 where the caller saw another revision than the one that it would overwrite. */
-export const requireSeen = (if_match: Seen, { revision }: { readonly revision: number }): void => {
+export const requireSeen = (if_match: Seen, { revision }: { readonly revision: number | string }): void => {
   if (if_match !== undefined && !if_match.includes(`"${revision}"`)) throw lostUpdate(revision);
+};
+
+/** Throws 412 for a change that is to hold on a condition and has no revision that could meet it. */
+export const requireTagged = ({ access, edits }: ApiEndpoint, if_match: Seen): void => {
+  if (access === "write" && edits !== true && if_match !== undefined) throw untagged();
 };
 
 const announcementsOf = (noun: Noun, zone_id: string, id: string): readonly Announcement[] => {

@@ -26,7 +26,7 @@ export type CallParts = {
   readonly params?: Readonly<Record<string, string>>;
   readonly query?: Readonly<Record<string, string>>;
   readonly body?: Readonly<Record<string, unknown>>;
-  readonly if_match?: number | undefined;
+  readonly if_match?: number | string | undefined;
   readonly idempotency_key?: string | undefined;
 };
 

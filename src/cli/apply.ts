@@ -88,7 +88,8 @@ const activate = async (making: Making, name: string, policies: readonly string[
     made === undefined
       ? (await client.call("createPolicySetVersion", { params: { ...params, id }, body: { entries } })).id
       : String(made["id"]);
-  await client.call("activatePolicySet", { params: { ...params, id }, body: { version_id } });
+  const if_match = state.activation; // what decides must be what was seen
+  await client.call("activatePolicySet", { params: { ...params, id }, if_match, body: { version_id } });
 };
 
 /** What is edited or archived must be as it was seen: who changed it meanwhile is not overwritten. */

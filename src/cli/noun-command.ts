@@ -168,6 +168,12 @@ const wholeOf = (text: string | undefined, flag: string): number | undefined => 
   return Number(text);
 };
 
+/** A number, or the id of what is active. */
+const revisionOf = (text: string | undefined): string | undefined => {
+  if (text !== undefined && !/^[A-Za-z0-9-]{1,64}$/.test(text)) throw usageFault("--if-match: is no revision");
+  return text;
+};
+
 const secretsIn = (endpoint: ApiEndpoint): readonly string[] =>
   endpoint.response === undefined || endpoint.access === "read"
     ? []
@@ -240,7 +246,7 @@ const verbCommand = (context: CliContext, noun: Noun, verb: Verb, list: ApiOpera
       params,
       query: valuesOf(query, options) as Readonly<Record<string, string>>,
       ...(endpoint.body === undefined ? {} : { body: valuesOf(body, options) }),
-      if_match: wholeOf(options.ifMatch, "if-match"),
+      if_match: revisionOf(options.ifMatch),
       idempotency_key: options.idempotencyKey,
     };
   };

@@ -1,4 +1,10 @@
-import type { Activation, Named, PolicySetVersion, PolicyVersionSummary } from "../contracts/api-policies.ts";
+import {
+  type Activation,
+  type Named,
+  NO_ACTIVATION,
+  type PolicySetVersion,
+  type PolicyVersionSummary,
+} from "../contracts/api-policies.ts";
 import type { Zone } from "../contracts/api-zones.ts";
 import type { ApiClient } from "./api-client.ts";
 import { CommandFault, EXIT } from "./exit-codes.ts";
@@ -34,6 +40,8 @@ export type ZoneState = {
   readonly policies: ReadonlyMap<string, LivePolicy>;
   readonly sets: ReadonlyMap<string, { readonly id: string; readonly revision: number }>;
   readonly active: ActiveSet | undefined;
+  /** What decides in the zone, as its ETag. */
+  readonly activation: string;
 };
 
 /** ids → names, as far as they are known. */
@@ -96,7 +104,7 @@ export const observeZone = async (client: ApiClient, zone: Zone | undefined): Pr
   const things = await thingsOf(client, zone, words);
   const policies = new Map<string, LivePolicy>();
   const sets = new Map<string, { id: string; revision: number }>();
-  if (zone === undefined) return { zone, words, things, policies, sets, active: undefined };
+  if (zone === undefined) return { zone, words, things, policies, sets, active: undefined, activation: NO_ACTIVATION };
   const params = { zone_id: zone.id };
   for (const { id, name, revision } of (await client.all("listPolicies", { params })) as unknown as readonly Named[]) {
     const versions = (await client.all("listPolicyVersions", {
@@ -105,16 +113,18 @@ export const observeZone = async (client: ApiClient, zone: Zone | undefined): Pr
     policies.set(name, { id, revision, versions });
   }
   let active: ActiveSet | undefined;
+  let activation = NO_ACTIVATION;
   for (const { id, name, revision } of (await client.all("listPolicySets", {
     params,
   })) as unknown as readonly Named[]) {
     sets.set(name, { id, revision });
     if (active !== undefined) continue;
-    const { active: activation } = await client.call("getActivation", { params: { ...params, id } });
-    if (activation === null) continue;
-    active = { id, name, members: await membersOf(client, activation, policies) };
+    const state = await client.call("getActivation", { params: { ...params, id } });
+    activation = state.revision;
+    if (state.active === null) continue;
+    active = { id, name, members: await membersOf(client, state.active, policies) };
   }
-  return { zone, words, things, policies, sets, active };
+  return { zone, words, things, policies, sets, active, activation };
 };
 
 const membersOf = async (

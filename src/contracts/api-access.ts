@@ -14,7 +14,7 @@ export type ApiEndpoint = Endpoint & {
   readonly reach: Reach;
   readonly access: "read" | "write";
   readonly archived_too?: true;
-  /** What it changes has a revision, so it takes `If-Match`. */
+  /** What it changes has a revision, so it takes `If-Match`; to all other changes no entity tag matches (412). */
   readonly edits?: true;
   /** Fields of the answer that are secrets: a request that is answered again by its `Idempotency-Key` is without them. */
   readonly shown_once?: readonly string[];

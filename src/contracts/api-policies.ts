@@ -136,9 +136,19 @@ const ActivationSchema = v.object({
 });
 export type Activation = v.InferOutput<typeof ActivationSchema>;
 
+/** The revision of an activation where nothing is active. */
+export const NO_ACTIVATION = "none";
+
+/**
+ * What decides in the zone, in one word: the id of the version, or `none`. It is the ETag of a zone's activation, so that
+ * who activates with `If-Match` replaces what was seen and nothing else.
+ */
+const activationRevision = { revision: v.string() };
+
 /** `allows_everything`: invented callers and resources were all allowed. `not_evaluated`: nobody could look. */
 const ActivatedSchema = v.object({
   ...ActivationSchema.entries,
+  ...activationRevision,
   warnings: v.array(v.object({ code: v.picklist(["allows_everything", "not_evaluated"]), message: v.string() })),
 });
 export type ActivationWarning = v.InferOutput<typeof ActivatedSchema>["warnings"][number];
@@ -158,7 +168,11 @@ export type Replica = v.InferOutput<typeof ReplicaSchema>;
  * `active` is null where another set is active in the zone, or none. `replicas`: every STS that has loaded the zone, with
  * whatever version it runs. One that is not there reads the active version when it is first asked.
  */
-const ActivationStateSchema = v.object({ active: v.nullable(ActivationSchema), replicas: v.array(ReplicaSchema) });
+const ActivationStateSchema = v.object({
+  ...activationRevision,
+  active: v.nullable(ActivationSchema),
+  replicas: v.array(ReplicaSchema),
+});
 
 const SimulateSchema = v.pipe(
   v.strictObject({
@@ -361,6 +375,7 @@ export const policyEndpoints = {
     summary: "Make a version the one that decides in the zone; every STS picks it up from here on",
     reach: "zone",
     access: "write",
+    edits: true,
     params: ZoneItemParamsSchema,
     query: NoQuerySchema,
     body: ActivateSchema,

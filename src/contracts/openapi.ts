@@ -80,6 +80,9 @@ const operationOf = (name: string, endpoint: ApiEndpoint): Json => ({
   responses: {
     [endpoint.status]: {
       description: "Done",
+      ...(endpoint.response === undefined || !("revision" in propertiesOf(endpoint.response).properties)
+        ? {}
+        : { headers: { ETag: { $ref: "#/components/headers/ETag" } } }),
       ...(endpoint.response === undefined
         ? {}
         : { content: { "application/json": { schema: convert(endpoint.response) } } }),
@@ -89,7 +92,7 @@ const operationOf = (name: string, endpoint: ApiEndpoint): Json => ({
   },
 });
 
-const ERROR: Json = {
+const REFUSAL: Json = {
   type: "object",
   required: ["error", "message", "requestId"],
   properties: {
@@ -115,14 +118,14 @@ const ERROR: Json = {
 };
 
 /** RFC 7591, 3.2.2. */
-const REGISTRATION_ERROR: Json = {
+const REGISTRATION_REFUSAL: Json = {
   allOf: [
-    { $ref: "#/components/schemas/Error" },
+    { $ref: "#/components/schemas/Refusal" },
     { type: "object", required: ["error_description"], properties: { error_description: { type: "string" } } },
   ],
 };
 
-const errorAnswer = (description: string, schema = "Error"): Json => ({
+const errorAnswer = (description: string, schema = "Refusal"): Json => ({
   description,
   content: { "application/json": { schema: { $ref: `#/components/schemas/${schema}` } } },
 });
@@ -169,12 +172,15 @@ export const openApiOf = (endpoints: Readonly<Record<string, ApiEndpoint>>): Jso
           "The same request again under this key makes nothing and gets the first answer, without secrets, for 7 days; another request under it is 409.",
         ),
       },
+      headers: {
+        ETag: { description: "The revision, in quotes: for If-Match", schema: { type: "string" } },
+      },
       responses: {
         Refused: errorAnswer("Refused, and nothing was changed"),
-        RegistrationRefused: errorAnswer("Refused as RFC 7591 says, and nothing was registered", "RegistrationError"),
+        RegistrationRefused: errorAnswer("Refused as RFC 7591 says, and nothing was registered", "RegistrationRefusal"),
         Failed: errorAnswer("Failed; what was asked may be asked again"),
       },
-      schemas: { Error: ERROR, RegistrationError: REGISTRATION_ERROR },
+      schemas: { Refusal: REFUSAL, RegistrationRefusal: REGISTRATION_REFUSAL },
     },
   };
 };

@@ -28,6 +28,7 @@ export type Asked = {
   readonly params: object;
   readonly body: object | undefined;
   readonly idempotency_key: string | undefined;
+  readonly if_match: readonly string[] | undefined;
 };
 
 export type ContractOptions<T extends Readonly<Record<string, Endpoint>>, C> = {
@@ -35,7 +36,7 @@ export type ContractOptions<T extends Readonly<Record<string, Endpoint>>, C> = {
   readonly handlers: Handlers<T, C>;
   /** Who calls, and whether they may; throws a `Problem`. Runs before the query and the body are looked at. */
   readonly admit: (arrival: Arrival, endpoint: T[keyof T]) => Promise<C>;
-  /** The caller of a call whose every part has been checked; `idempotency_key`: the header, as it came. */
+  /** The caller of a call whose every part has been checked; throws a `Problem`. `idempotency_key`: the header, as it came. */
   readonly refine?: (caller: C, endpoint: T[keyof T], asked: Asked) => C;
   /** What makes the body of an operation's refusals, where it is not the general one. */
   readonly refusal?: (endpoint: T[keyof T]) => Route["refusal"];
@@ -108,7 +109,7 @@ const ifMatchOf = (header: string | undefined): readonly string[] | undefined =>
 
 /** What has a revision has it for its entity tag. */
 const etagOf = (result: object): Record<string, string> =>
-  "revision" in result && typeof result.revision === "number" ? { etag: `"${result.revision}"` } : {};
+  "revision" in result ? { etag: `"${String(result.revision)}"` } : {};
 
 type AnyCall = {
   readonly if_match: readonly string[] | undefined;
@@ -146,9 +147,9 @@ export const contractRoutes = <const T extends Readonly<Record<string, Endpoint>
       const params = parse(endpoint.params, arrival.params, nothingHere);
       const query = queryOf(endpoint.query, arrival.search);
       const body = await bodyOf(endpoint, request, options.max_body_bytes);
-      const asked = { params, body, idempotency_key: headerNamed(request, "idempotency-key") };
-      const caller = options.refine?.(admitted, endpoint, asked) ?? admitted;
       const if_match = ifMatchOf(headerNamed(request, "if-match"));
+      const asked = { params, body, idempotency_key: headerNamed(request, "idempotency-key"), if_match };
+      const caller = options.refine?.(admitted, endpoint, asked) ?? admitted;
       const result = await handler({ params, query, body, caller, if_match, signal });
       const headers = { "cache-control": "no-store" }; // answers hold secrets and states
       return result === undefined

@@ -5,7 +5,7 @@ import { STREAMS } from "../../src/contracts/streams.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import type { PolicyCompiler } from "../../src/ports/policy.ts";
 import { eventually } from "../support/eventually.ts";
-import { call, expectOk, makeZone, serveApi, type ServedApi } from "./serve.ts";
+import { call, expectOk, makeZone, send, serveApi, type ServedApi } from "./serve.ts";
 
 const ALLOW = `package caracal.authz
 import rego.v1
@@ -138,27 +138,19 @@ describe("policies and policy sets", () => {
     assert.deepEqual(first.version.entries, [{ policy_version_id: b.version.id }, { policy_version_id: a.version.id }]);
     assert.notEqual(first.version.manifest_sha, second.version.manifest_sha);
     const at = (id: string) => ({ zone_id: zone.zone_id, id });
-    assert.deepEqual(await expectOk(api.url, zone.token, "getActivation", { params: at(first.set.id) }), {
-      active: null,
-      replicas: [],
-    });
-    const { warnings, ...activation } = await expectOk(api.url, zone.token, "activatePolicySet", {
+    const stateOf = (id: string) => expectOk(api.url, zone.token, "getActivation", { params: at(id) });
+    assert.deepEqual(await stateOf(first.set.id), { revision: "none", active: null, replicas: [] });
+    const { warnings, revision, ...activation } = await expectOk(api.url, zone.token, "activatePolicySet", {
       params: at(first.set.id),
       body: { version_id: first.version.id },
     });
-    assert.deepEqual(await expectOk(api.url, zone.token, "getActivation", { params: at(first.set.id) }), {
-      active: activation,
-      replicas: [],
-    });
+    assert.deepEqual(await stateOf(first.set.id), { revision, active: activation, replicas: [] });
     assert.deepEqual(warnings, []);
     await expectOk(api.url, zone.token, "activatePolicySet", {
       params: at(second.set.id),
       body: { version_id: second.version.id },
     });
-    assert.deepEqual(await expectOk(api.url, zone.token, "getActivation", { params: at(first.set.id) }), {
-      active: null,
-      replicas: [],
-    });
+    assert.deepEqual(await stateOf(first.set.id), { revision: second.version.id, active: null, replicas: [] });
     const rows = await api.db.sql<{ fields_json: string }[]>`
       select fields_json from outbox where zone_id = ${zone.zone_id} and stream = ${STREAMS.policy} order by seq`;
     assert.deepEqual(
@@ -170,6 +162,40 @@ describe("policies and policy sets", () => {
     );
   });
 
+  it("replace only what was seen, where that is said: of two first activations that race one is told", async () => {
+    const zone = await makeZone(api);
+    const policy = await makePolicy(zone, "p");
+    const sets = [
+      await makeSet(zone, "first", [policy.version.id]),
+      await makeSet(zone, "second", [policy.version.id]),
+      await makeSet(zone, "third", [policy.version.id]),
+    ] as const;
+    const path = (id: string, word: string): string => `/v1/zones/${zone.zone_id}/policy-sets/${id}/${word}`;
+    const activate = ({ set, version }: (typeof sets)[number], if_match: string) =>
+      send(api.url, {
+        method: "POST",
+        path: path(set.id, "activate"),
+        token: zone.token,
+        body: { version_id: version.id },
+        headers: { "if-match": if_match },
+      });
+    const tagOf = async (): Promise<string> =>
+      (await send(api.url, { path: path(sets[2].set.id, "activation"), token: zone.token })).headers.get("etag") ?? "";
+    const none = await tagOf();
+    const racers = await Promise.all(sets.map((one) => activate(one, none)));
+    assert.deepEqual(racers.map(({ status }) => status).toSorted(), [202, 412, 412]);
+    const won = sets[racers.findIndex(({ status }) => status === 202)] as (typeof sets)[number];
+    const next = sets.find((one) => one !== won) as (typeof sets)[number];
+    const tag = await tagOf();
+    assert.equal(tag, `"${won.version.id}"`, "it is the zone's, whichever set is asked");
+    assert.equal((await activate(next, none)).body.error, "precondition_failed");
+    assert.equal((await activate(next, tag)).status, 202);
+    const { items } = await expectOk(api.url, zone.token, "listZoneAdminAudit", { params: { zone_id: zone.zone_id } });
+    const { detail } = items.find(({ action }) => action === "policy_set.activate") ?? {};
+    const versionIn = (side: string) => (detail?.[side] as { version_id?: string } | null)?.version_id;
+    assert.deepEqual([versionIn("before"), versionIn("after")], [won.version.id, next.version.id]);
+  });
+
   it("can't be archived while they decide, nor activated once archived", async () => {
     const zone = await makeZone(api);
     const used = await makePolicy(zone, "used");
@@ -179,8 +205,12 @@ describe("policies and policy sets", () => {
       params: at(set.set.id),
       body: { version_id: set.version.id },
     });
-    assert.equal((await call(api.url, zone.token, "archivePolicy", { params: at(used.policy.id) })).status, 409);
-    assert.equal((await call(api.url, zone.token, "archivePolicySet", { params: at(set.set.id) })).status, 409);
+    const decides = await call(api.url, zone.token, "archivePolicy", { params: at(used.policy.id) });
+    assert.deepEqual([decides.status, decides.body.error], [409, "policy_is_active"]);
+    assert.deepEqual(decides.body.diagnostics, [{ kind: "policy_set", id: set.set.id, field: "entries" }]);
+    const active = await call(api.url, zone.token, "archivePolicySet", { params: at(set.set.id) });
+    assert.deepEqual([active.status, active.body.error], [409, "policy_set_is_active"]);
+    assert.deepEqual(active.body.diagnostics, [{ kind: "zone", id: zone.zone_id, field: "active_policy_set" }]);
 
     const spare = await makePolicy(zone, "spare");
     const spare_set = await makeSet(zone, "spare", [spare.version.id]);

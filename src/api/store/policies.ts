@@ -62,13 +62,13 @@ export const findPolicyVersion = async (
 };
 
 /** Whether a version of the policy decides in the zone now. */
-export const policyIsActive = async (tx: Transaction, zone_id: string, policy_id: string): Promise<boolean> =>
+export const activeSetWith = async (tx: Transaction, zone_id: string, policy_id: string): Promise<string | undefined> =>
   (
-    await tx`
-      select 1
+    await tx<{ id: string }[]>`
+      select a.policy_set_id as id
       from active_policy_sets a
       join policy_set_entries e on e.zone_id = a.zone_id and e.policy_set_version_id = a.policy_set_version_id
       join policy_versions v on v.zone_id = e.zone_id and v.id = e.policy_version_id
       where a.zone_id = ${zone_id} and v.policy_id = ${policy_id}
       limit 1`
-  ).length > 0;
+  )[0]?.id;

@@ -119,6 +119,11 @@ export const archivedMembers = async (
   return rows.filter((row) => row.archived).map((row) => row.id);
 };
 
+/** Of those that activate something in a zone one goes on at a time: also where nothing is active, and so there is no row to lock. */
+export const lockActivation = async (tx: Transaction, zone_id: string): Promise<void> => {
+  await tx`select pg_advisory_xact_lock(hashtextextended(${`activation ${zone_id}`}, 0))`;
+};
+
 export const activate = async (
   tx: Transaction,
   zone_id: string,
@@ -132,22 +137,18 @@ export const activate = async (
       policy_set_id = excluded.policy_set_id,
       policy_set_version_id = excluded.policy_set_version_id,
       activated_at = now()`;
-  const active = await findActivation(tx, zone_id, policy_set_id);
+  const active = await findActivation(tx, zone_id);
   if (active === undefined) throw new Error("an activation that was just written is not there");
   return active;
 };
 
-/** What is active in the zone, where it is a version of that set. */
-export const findActivation = async (
-  sql: Sql | Transaction,
-  zone_id: string,
-  policy_set_id: string,
-): Promise<Activation | undefined> => {
+/** What is active in the zone. */
+export const findActivation = async (sql: Sql | Transaction, zone_id: string): Promise<Activation | undefined> => {
   const rows = await sql<ActivationRow[]>`
     select a.zone_id, a.policy_set_id, a.policy_set_version_id as version_id, v.manifest_sha, a.activated_at
     from active_policy_sets a
     join policy_set_versions v on v.zone_id = a.zone_id and v.id = a.policy_set_version_id
-    where a.zone_id = ${zone_id} and a.policy_set_id = ${policy_set_id}`;
+    where a.zone_id = ${zone_id}`;
   return rows[0] === undefined ? undefined : activationOf(rows[0]);
 };
 

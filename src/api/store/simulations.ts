@@ -18,13 +18,6 @@ export const membersOf = async (
       ${policy_set_id === undefined ? sql`` : sql`and v.policy_set_id = ${policy_set_id}`}
     order by e.position`;
 
-/** The set version that decides in the zone. */
-export const activeVersion = async (sql: Sql, zone_id: string): Promise<string | undefined> => {
-  const rows = await sql<{ id: string }[]>`
-    select policy_set_version_id as id from active_policy_sets where zone_id = ${zone_id}`;
-  return rows[0]?.id;
-};
-
 /** How many events are looked at for each that is wanted: others than policy's decisions lie between them. */
 const LOOKED_AT = 20;
 
