@@ -42,6 +42,7 @@ const makeToken = async (tx: Transaction, caller: Caller, fields: NewToken): Pro
     label,
     access,
     created_by: caller.actor,
+    maker_id: caller.admin_token_id ?? null,
     expires_in_s,
   };
   const made: AdminToken = await insertAdminToken(tx, row);

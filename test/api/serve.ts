@@ -71,9 +71,9 @@ type Options = { readonly bootstrap_token?: string; readonly compiler?: PolicyCo
 /** A migrated database, who owns it where that is another user, and what ends it. */
 type Backend = { readonly db: Database; readonly owner?: Database; readonly close: () => Promise<void> };
 
-const onPostgres = async (): Promise<Backend> => {
+const onPostgres = async (connections: number): Promise<Backend> => {
   const database = await createTestDatabase();
-  const db = createPostgres({ url: database.url, name: "api", max: 8 });
+  const db = createPostgres({ url: database.url, name: "api", max: connections });
   return {
     db,
     close: async () => {
@@ -120,7 +120,9 @@ const onPglite = async (): Promise<Backend> => {
   };
 };
 
-export const serveApi = (options: Options = {}): Promise<ServedApi> => serveOn(onPostgres, options);
+export const serveApi = (options: Options = {}): Promise<ServedApi> => serveOn(() => onPostgres(8), options);
+/** All of its statements go over one connection, which knows what it has read. */
+export const serveApiOnOneConnection = (): Promise<ServedApi> => serveOn(() => onPostgres(1), {});
 export const serveApiAsGroup = (options: Options = {}): Promise<ServedApi> => serveOn(asGroup, options);
 export const serveEmbeddedApi = (options: Options = {}): Promise<ServedApi> => serveOn(onPglite, options);
 

@@ -1,6 +1,7 @@
 import type { AdminToken, AdminTokenQuery } from "../../contracts/api-admin.ts";
 import type { Page } from "../../contracts/api-fields.ts";
 import type { Sql, Transaction } from "../../ports/database.ts";
+import { actorOfToken } from "../caller.ts";
 import { iso, isoOrNull, pageOfRows } from "./rows.ts";
 
 type Row = Omit<AdminToken, "created_at" | "expires_at" | "last_used_at"> & {
@@ -23,6 +24,8 @@ export type TokenRow = {
   readonly label: string;
   readonly access: "full" | "read";
   readonly created_by: string | null;
+  /** The admin token that makes it, where one does. */
+  readonly maker_id: string | null;
   readonly expires_in_s: number | null;
 };
 
@@ -32,7 +35,7 @@ export const insertAdminToken = async (tx: Transaction, token: TokenRow): Promis
     values (${token.id}, ${token.zone_id}, ${token.token_sha256}, ${token.label}, ${token.access}, ${token.created_by},
             -- Not past the end of the token that makes it: who may act for a minute can't make it for ever. least() skips nulls.
             least(now() + make_interval(secs => ${token.expires_in_s}::integer),
-                  (select maker.expires_at from admin_tokens maker where 'admin_token:' || maker.id = ${token.created_by})))
+                  (select maker.expires_at from admin_tokens maker where maker.id = ${token.maker_id}::text)))
     returning id, zone_id, label, access, created_by, created_at, expires_at, last_used_at`;
   return tokenOf(rows[0]);
 };
@@ -133,7 +136,8 @@ export const revokeAdminToken = async (
     const children = await tx<{ id: string; ended: boolean }[]>`
       with made as (
         select t.id from admin_tokens t
-        where t.created_by in (select 'admin_token:' || jsonb_array_elements_text(${JSON.stringify(makers)}::text::jsonb))
+        -- as values that the planner sees: where one token made most of the others it would read them all
+        where t.created_by = any(string_to_array(${makers.map(actorOfToken).join(",")}, ','))
       ), ended as (
         update admin_tokens t set revoked_at = now() from made
         where t.id = made.id and t.revoked_at is null
