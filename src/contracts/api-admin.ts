@@ -9,6 +9,7 @@ import {
   pageFields,
   PageQuerySchema,
   pageOf,
+  text,
   TimeSchema,
   ZoneParamsSchema,
 } from "./api-fields.ts";
@@ -57,6 +58,16 @@ const NewAdminTokenSchema = v.strictObject({
 
 const AdminTokenQuerySchema = v.strictObject({ ...pageFields(isUuid), zone_id: v.optional(IdSchema) });
 export type AdminTokenQuery = v.InferOutput<typeof AdminTokenQuerySchema>;
+
+/** Each by equality. */
+const AdminAuditQuerySchema = v.strictObject({
+  ...PageQuerySchema.entries,
+  actor: v.optional(text(128)),
+  action: v.optional(text(128)),
+  object_id: v.optional(text(512)),
+  request_id: v.optional(text(128)),
+});
+export type AdminAuditQuery = v.InferOutput<typeof AdminAuditQuerySchema>;
 
 const TokenParamsSchema = v.strictObject({ id: IdSchema });
 
@@ -140,23 +151,23 @@ export const adminEndpoints = {
   listAdminAudit: {
     method: "GET",
     path: "/v1/admin-audit",
-    summary: "Every change in every zone, newest first",
+    summary: "Every change in every zone, newest first; a filtered page may be short and have others after it",
     reach: "global",
     access: "read",
     params: NoParamsSchema,
-    query: PageQuerySchema,
+    query: AdminAuditQuerySchema,
     status: 200,
     response: pageOf(AdminAuditEntrySchema),
   },
   listZoneAdminAudit: {
     method: "GET",
     path: "/v1/zones/{zone_id}/admin-audit",
-    summary: "Every change in the zone, newest first",
+    summary: "Every change in the zone, newest first; a filtered page may be short and have others after it",
     reach: "zone",
     access: "read",
     archived_too: true,
     params: ZoneParamsSchema,
-    query: PageQuerySchema,
+    query: AdminAuditQuerySchema,
     status: 200,
     response: pageOf(AdminAuditEntrySchema),
   },
