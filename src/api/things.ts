@@ -1,7 +1,7 @@
 import { type Announcement, type Changed, configChanged } from "../authority/change.ts";
 import type { ApiEndpoint } from "../contracts/api-access.ts";
 import type { PageQuery } from "../contracts/api-fields.ts";
-import { uuidv7 } from "../kernel/ids.ts";
+import { isUuid, uuidv7 } from "../kernel/ids.ts";
 import type { Transaction } from "../ports/database.ts";
 import type { Caller } from "./caller.ts";
 import { inUse, lostUpdate, missing, untagged, unusable } from "./faults.ts";
@@ -69,10 +69,17 @@ const announcementsOf = (noun: Noun, zone_id: string, id: string): readonly Anno
 const picked = (item: object, fields: Fields): Fields =>
   Object.fromEntries(Object.entries(item).filter(([name]) => Object.hasOwn(fields, name)));
 
+/** The id that a text begins with, as `{id}|…`. */
+const firstId = (value: unknown): string | undefined => {
+  const [first = "", ...rest] = String(value).split("|");
+  return rest.length > 0 && isUuid(first) ? first : undefined;
+};
+
 /** Every id among the fields names a live thing of this zone, which stays live until the commit. */
 const requireReferred = async (tx: Transaction, noun: Noun, zone_id: string, fields: Fields): Promise<void> => {
-  for (const [field, to] of Object.entries(THINGS[noun].refers)) {
-    const id = fields[field];
+  const { refers, begins_with = {} } = THINGS[noun];
+  for (const [field, to] of Object.entries({ ...refers, ...begins_with })) {
+    const id = field in begins_with ? firstId(fields[field]) : fields[field];
     if (typeof id === "string" && !(await holdThing(tx, to, zone_id, id))) {
       throw unusable(field, `names no ${wordOf(to)} of this zone`);
     }

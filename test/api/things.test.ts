@@ -3,6 +3,7 @@ import { after, before, describe, it } from "node:test";
 import { STREAMS } from "../../src/contracts/streams.ts";
 import { unseal } from "../../src/domain/sealing.ts";
 import { verifySecret } from "../../src/domain/secret-hash.ts";
+import { uuidv7 } from "../../src/kernel/ids.ts";
 import { call, expectOk, KEK, makeZone, serveApi, type ServedApi } from "./serve.ts";
 
 const OAUTH = {
@@ -143,6 +144,35 @@ describe("providers, issuers, grants and keys", () => {
     assert.deepEqual(app.workload_claims, { sub: "repo:a/b" });
     const refused = await call(api.url, token, "archiveIssuer", { params: { zone_id, id: issuer.id } });
     assert.deepEqual(refused.body.diagnostics, [{ kind: "application", id: app.id, field: "workload_issuer_id" }]);
+  });
+
+  it("give a grant to a user of an issuer of this zone alone, and keep the issuer while the grant lives", async () => {
+    const elsewhere = await fresh();
+    const issuer = { name: "people", issuer_url: "https://login.example.com", audience: "caracal" };
+    const foreign = await expectOk(api.url, token, "createIssuer", { params: elsewhere, body: issuer });
+    const params = await fresh();
+    const own = await expectOk(api.url, token, "createIssuer", { params, body: issuer });
+    const app = await expectOk(api.url, token, "createApplication", { params, body: { name: "a", kind: "public" } });
+    const resource = await expectOk(api.url, token, "createResource", { params, body: PAY });
+    const grantTo = (subject: string) =>
+      call(api.url, token, "createGrant", {
+        params,
+        body: { application_id: app.id, resource_id: resource.id, subject, scopes: [] },
+      });
+    for (const issuer_id of [foreign.id, uuidv7()]) {
+      const refused = await grantTo(`${issuer_id}|ann`);
+      assert.deepEqual(
+        [refused.status, refused.body.issues],
+        [400, [{ path: "subject", message: "names no issuer of this zone" }]],
+      );
+    }
+    const made = await grantTo(`${own.id}|ann|of|many`);
+    assert.equal(made.status, 201, made.text);
+    const { id } = made.body as unknown as { id: string };
+    const archive = () => call(api.url, token, "archiveIssuer", { params: { zone_id, id: own.id } });
+    assert.deepEqual((await archive()).body.diagnostics, [{ kind: "grant", id, field: "subject" }]);
+    await expectOk(api.url, token, "archiveGrant", { params: { zone_id, id } });
+    assert.equal((await archive()).status, 204);
   });
 
   it("keep an old client secret beside the new one for as long as is asked, and one at most", async () => {

@@ -29,12 +29,13 @@ export type Noun = keyof Things;
 /**
  * How a thing rests. `columns`: those that are shown, under the names that they have outside; what is secret is in others.
  * `refers`: columns that hold the id of another thing of the same zone, which can't be archived while they do.
- * `told_as`: somebody caches it, so each change goes out on the config stream, as a change of this kind.
+ * `begins_with`: columns whose text begins with such an id, as `{id}|…`. `told_as`: somebody caches it, so each change goes out on the config stream, as a change of this kind.
  */
 type Thing<T> = {
   readonly table: string;
   readonly columns: readonly (keyof T & string)[];
   readonly refers: { readonly [C in keyof T & string]?: Noun };
+  readonly begins_with?: { readonly [C in keyof T & string]?: Noun };
   readonly told_as?: ConfigKind;
   /** Which quota counts them. */
   readonly quota?: keyof typeof QUOTA_LIMITS;
@@ -134,6 +135,7 @@ export const THINGS: { readonly [N in Noun]: Thing<Things[N]> } = {
       "updated_at",
     ],
     refers: { application_id: "application", resource_id: "resource" },
+    begins_with: { subject: "issuer" },
     told_as: "grant",
     quota: "grants",
   },
@@ -297,6 +299,9 @@ export type Dependent = { readonly kind: Noun; readonly id: string; readonly fie
 /** How many of each kind are named: enough to see what it is about. */
 const NAMED_DEPENDENTS = 10;
 
+const fieldsTo = (noun: Noun, references: Readonly<Record<string, Noun>>): readonly string[] =>
+  Object.entries(references).flatMap(([field, to]) => (to === noun ? [field] : []));
+
 /** Live things that refer to this one, in the order of the table above. */
 export const dependentsOf = async (
   tx: Transaction,
@@ -305,12 +310,15 @@ export const dependentsOf = async (
   id: string,
 ): Promise<readonly Dependent[]> => {
   const found: Dependent[] = [];
-  for (const [kind, { table, refers }] of Object.entries(THINGS) as [Noun, Thing<Things[Noun]>][]) {
-    for (const [field, to] of Object.entries(refers)) {
-      if (to !== noun) continue;
+  for (const [kind, { table, refers, begins_with = {} }] of Object.entries(THINGS) as [Noun, Thing<Things[Noun]>][]) {
+    const where = [
+      ...fieldsTo(noun, refers).map((field) => ({ field, holds: tx`${tx(field)} = ${id}` })),
+      ...fieldsTo(noun, begins_with).map((field) => ({ field, holds: tx`starts_with(${tx(field)}, ${`${id}|`})` })),
+    ];
+    for (const { field, holds } of where) {
       const rows = await tx<{ id: string }[]>`
         select id from ${tx(table)}
-        where zone_id = ${zone_id} and ${tx(field)} = ${id} and archived_at is null
+        where zone_id = ${zone_id} and ${holds} and archived_at is null
         order by id limit ${NAMED_DEPENDENTS}`;
       found.push(...rows.map((row) => ({ kind, id: row.id, field })));
     }
