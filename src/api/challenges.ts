@@ -1,3 +1,4 @@
+import { configChanged } from "../authority/change.ts";
 import type { Challenge, challengeEndpoints } from "../contracts/api-challenges.ts";
 import { Problem } from "../kernel/problem.ts";
 import type { Caller } from "./caller.ts";
@@ -7,7 +8,7 @@ import { decideChallenge, findChallenge, listChallenges } from "./store/challeng
 
 const ACTIONS = { satisfied: "step_up_challenge.satisfy", rejected: "step_up_challenge.reject" } as const;
 
-/** Nothing is told to anybody: no process caches a challenge, and the retry that consumes one reads its row. */
+/** The STS hears of a decision, for those who wait for it there. No process caches one: the retry reads its row. */
 export const challengeVerbs = ({ db, change }: Parts): Pick<ControlPlane, keyof typeof challengeEndpoints> => {
   const decide = (caller: Caller, zone_id: string, id: string, decision: keyof typeof ACTIONS): Promise<Challenge> =>
     change(caller, async (tx) => {
@@ -22,6 +23,7 @@ export const challengeVerbs = ({ db, change }: Parts): Pick<ControlPlane, keyof 
       return {
         result: decided,
         entry: { action: ACTIONS[decision], zone_id, object_id: id, detail: { kind: decided.kind, bound } },
+        announce: [configChanged("challenge", zone_id, id)],
       };
     });
   return {

@@ -34,6 +34,7 @@ const KINDS: Readonly<Record<Invalidation["kind"], true>> = {
   provider: true,
   issuer: true,
   grant: true,
+  challenge: true,
   activation: true,
   key: true,
 };

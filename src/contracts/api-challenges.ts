@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { STEP_UP_KINDS } from "../domain/step-up.ts";
 import type { ApiEndpoint } from "./api-access.ts";
 import {
   IdSchema,
@@ -19,7 +20,7 @@ const OrNull = v.nullable(v.string());
 export const ChallengeSchema = v.object({
   id: v.string(),
   zone_id: v.string(),
-  kind: v.picklist(["mfa", "human_approval", "software_attestation"]),
+  kind: v.picklist(STEP_UP_KINDS),
   status: StatusSchema,
   /** What the one mandate would be for, all of which is bound. */
   application_id: v.string(),

@@ -28,6 +28,8 @@ export const MAX_EXCHANGES = 32;
 export const MAX_EXCHANGES_BYTES = 512 * 1024;
 export const MAX_EXCHANGE_BYTES = 64 * 1024;
 export const MAX_ANSWER_LINE_BYTES = 64 * 1024;
+/** Of a challenge's id and of its secret, in characters: more than either has. */
+export const MAX_CHALLENGE_FIELD = 128;
 
 /** What the Gateway asks for one call: the fields of a token request that it may send, and whose call it is. */
 export const EXCHANGE = {
@@ -41,6 +43,9 @@ export const EXCHANGE = {
   path: text(1, MAX_EXCHANGE_BYTES),
   request_id: text(1, 128),
   traceparent: text(1, 128),
+  /** The challenge that this call answers, and its secret: both or none. */
+  challenge_id: optional(text(1, MAX_CHALLENGE_FIELD)),
+  challenge_response: optional(text(1, MAX_CHALLENGE_FIELD)),
 };
 export type GatewayExchange = ObjectOf<typeof EXCHANGE>;
 
@@ -82,6 +87,11 @@ const OAUTH_ERROR = {
   reason: text(),
   requestId: text(),
   diagnostics: optional(listOf(anything)),
+  /** With `interaction_required`, where there is a challenge to be answered. The secret is said once. RFC 3339. */
+  challenge_id: optional(text()),
+  challenge_type: optional(text()),
+  challenge_secret: optional(text()),
+  challenge_expires_at: optional(text()),
 };
 export type OAuthError = ObjectOf<typeof OAUTH_ERROR>;
 

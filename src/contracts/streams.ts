@@ -17,8 +17,8 @@ export const deadLetterOf = (stream: string): string => (stream === STREAMS.audi
 /** The consumer group that chains the ledger. */
 export const AUDIT_GROUP = "audit-ingestor";
 
-/** What a role may cache of a zone's configuration. */
-export type ConfigKind = "zone" | "application" | "resource" | "provider" | "issuer" | "grant";
+/** What a role may cache of a zone's configuration; a `challenge` is one that somebody waits for, and was decided. */
+export type ConfigKind = "zone" | "application" | "resource" | "provider" | "issuer" | "grant" | "challenge";
 
 /**
  * A message of `caracal.config.invalidate`: this object of the zone changed. The others carry `{zone_id, kind, id}` alike:

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { REVOCABLE_KINDS } from "../domain/revocation.ts";
+import type { ChallengeStatus, StepUpKind } from "../domain/step-up.ts";
 import { JwkSchema } from "../domain/token.ts";
 
 export const GRANT_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -17,6 +18,20 @@ export const BINDINGS_PATH = "/internal/v1/bindings";
 export const REVOCATIONS_PATH = "/internal/v1/revocations";
 /** An `ExchangeBatch` as JSON: 200 with an `ExchangeAnswer` a line, each as soon as its exchange is decided. */
 export const EXCHANGES_PATH = "/internal/v1/exchanges";
+
+/** `?wait={seconds}`, 0 to 60, with an ambient token of the application whose challenge it is. */
+export const STEP_UP_PATH = "/step-up/{id}";
+export const MAX_WAIT_S = 60;
+/** The path of one challenge. */
+export const stepUpPathOf = (id: string): string => STEP_UP_PATH.replace("{id}", id);
+
+/** What is known of a challenge now. Times in RFC 3339. */
+export type ChallengeState = {
+  readonly challenge_id: string;
+  readonly challenge_type: StepUpKind;
+  readonly status: ChallengeStatus;
+  readonly challenge_expires_at: string;
+};
 
 /** Fields of the token endpoint that name the call a mandate is for. They are policy input, and a client's `htm` and `htp`. */
 export const CALL_FIELDS = { method: "call_method", path: "call_path" } as const;

@@ -1,5 +1,6 @@
 import { constant, isConstant } from "../kernel/json-text.ts";
 import { type Answer, type Evaluation, readAnswer, type Statements } from "./policy-module.ts";
+import { type StepUpKind, stepUpAskedBy } from "./step-up.ts";
 
 /**
  * The members of a policy set are evaluated apart, because modules of one package, each with a `default result`, do not
@@ -31,7 +32,11 @@ export type PolicyVerdict = {
   readonly determining_policies: Statements;
   /** For the caller: what the policy's author says, or the reason where no author was heard. */
   readonly diagnostics: Statements;
-} & ({ readonly decision: "allow" } | { readonly decision: "deny"; readonly reason: PolicyReason });
+} & (
+  | { readonly decision: "allow" }
+  /** `step_up`: what would lift the deny; absent where nothing would. */
+  | { readonly decision: "deny"; readonly reason: PolicyReason; readonly step_up?: StepUpKind }
+);
 
 export const MAX_STATEMENTS = 64;
 /** JSON text of all statements of one list. */
@@ -76,9 +81,10 @@ const verdictOf = (answers: readonly Answer[], decision: "allow" | "deny"): Poli
   const evaluation_status = "complete";
   const determining_policies = unite(answers.map((answer) => answer.determining_policies));
   const diagnostics = unite(answers.map((answer) => answer.diagnostics));
-  return decision === "allow"
-    ? { decision, evaluation_status, determining_policies, diagnostics }
-    : { decision, reason: "policy_denied", evaluation_status, determining_policies, diagnostics };
+  const said = { evaluation_status, determining_policies, diagnostics } as const;
+  if (decision === "allow") return { decision, ...said };
+  const step_up = stepUpAskedBy(answers.map((answer) => answer.diagnostics));
+  return { decision, reason: "policy_denied", ...said, ...(step_up === undefined ? {} : { step_up }) };
 };
 
 /** Verdicts of sets of one member, by that member's frozen result. */

@@ -44,6 +44,8 @@ export type DecideDeps = {
   readonly shares: Shares;
   readonly max_request_bytes: number;
   readonly sts_timeout_ms: number;
+  /** Where a challenge is waited for. */
+  readonly issuer_url: string;
   readonly jti_fail_open: boolean;
   readonly clock: Clock;
   readonly log: Log;

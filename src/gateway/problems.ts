@@ -127,7 +127,13 @@ export const problems = {
     "denials_policy",
     "sts_exchange_errors",
   ),
-  step_up_required: problem(401, "InteractionRequired", "The zone's policy asks for a step-up.", "denials_step_up"),
+  // Never a 401: a stock client would log in again, for ever.
+  step_up_required: problem(
+    403,
+    "InteractionRequired",
+    "The zone's policy wants somebody to vouch for this call; reason says how it stands.",
+    "denials_step_up",
+  ),
   rate_limited: problem(
     429,
     "RateLimited",

@@ -27,6 +27,8 @@ export type DenialExtra = {
   readonly description?: string;
   /** The reason that the caller sees, in place of the pipeline's own: the word of the part that refused. */
   readonly public_reason?: string;
+  /** What has to be answered before the same may pass, member by member as the caller is told. May hold a secret. */
+  readonly challenge?: Readonly<Record<string, string>>;
 };
 
 /** Ends the run with `reason`. */

@@ -22,6 +22,11 @@ import { exchangeScope } from "./steps/scope.ts";
 import { session, sessionActive, sessionMatches } from "./steps/session.ts";
 import { sign } from "./steps/sign.ts";
 import { signingKey } from "./steps/signing-key.ts";
+import { stepUpAnswer, type StepUpPorts } from "./steps/step-up-answer.ts";
+import { stepUpBound } from "./steps/step-up-bound.ts";
+import { stepUpChallenge } from "./steps/step-up-challenge.ts";
+import { stepUpConsumed } from "./steps/step-up-consumed.ts";
+import { stepUpFields } from "./steps/step-up-fields.ts";
 import { subjectToken, subjectTokenClient, subjectTokenUse } from "./steps/subject-token.ts";
 import { zone } from "./steps/zone.ts";
 
@@ -34,6 +39,7 @@ export type PipelinePorts = {
   readonly rate_limit_per_minute: number;
   readonly sessions: Sessions;
   readonly policy: PolicyPorts;
+  readonly step_up: StepUpPorts;
   readonly keys: SigningKeys;
   readonly audit: AuditWriter;
   readonly issuer_url: string;
@@ -41,7 +47,10 @@ export type PipelinePorts = {
   readonly log: Log;
 };
 
-/** An ambient token and one resource → a mandate for one call. On a warm zone and session: no SQL, two round trips. */
+/**
+ * An ambient token and one resource → a mandate for one call. On a warm zone and session: no SQL, two round trips; only a
+ * challenge, asked for or answered, needs the database.
+ */
 export const exchange = (ports: PipelinePorts) =>
   pipeline<Start>()
     .load(zone(ports.snapshots))
@@ -49,6 +58,7 @@ export const exchange = (ports: PipelinePorts) =>
     .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(exchangeFields)
+    .check(stepUpFields)
     .check(call)
     .check(oneResource)
     .load(mandateLifetime)
@@ -58,14 +68,18 @@ export const exchange = (ports: PipelinePorts) =>
     .load(session(ports.sessions))
     .check(sessionActive)
     .check(sessionMatches)
+    .load(stepUpAnswer(ports.step_up))
     .load(resource(ports.snapshots))
     .check(resourceInTarget)
     .load(exchangeScope)
+    .check(stepUpBound)
     .load(exchangePolicy(ports.policy))
     .check(policyAllows)
+    .denied("step_up_required", stepUpChallenge(ports.step_up))
     .load(mandateClaims(ports.issuer_url))
     .check(tokenSize)
     .load(signingKey(ports.keys, ports.log))
+    .commit(stepUpConsumed(ports.step_up))
     .commit(sign(ports.onSignature))
     .commit(ledger(ports.audit, ports.log, "token.exchange"))
     .seal();

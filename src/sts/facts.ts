@@ -25,6 +25,9 @@ export type Judged = {
   readonly evaluation: SetEvaluation;
 };
 
+/** A challenge that somebody approved. `bound_sha256`: of the call that it is for. */
+export type Approval = { readonly id: string; readonly bound_sha256: string };
+
 /** Every fact that some step adds, by name: what the ledger may find in a run that ended anywhere. */
 export type Facts = Start & {
   /** undefined: there is no such zone. Only the step `client` may look at it then. */
@@ -40,6 +43,8 @@ export type Facts = Start & {
   readonly session: Session;
   /** Whether the revocation stream has a mark on what the subject token stands for, asked after the session was read. */
   readonly session_marked: boolean;
+  /** The challenge that the request answered, where it was approved. Whether it is for this call is another question. */
+  readonly approval: Approval | undefined;
   readonly resource: Resource;
   readonly resources: readonly Resource[];
   /** The scopes that are asked for, within every limit but policy. */

@@ -9,6 +9,7 @@ import { createRouter } from "../http/router.ts";
 import type { Clock } from "../kernel/clock.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Metrics } from "../kernel/metrics.ts";
+import { createTurns } from "../kernel/turns.ts";
 import type { Service } from "../kernel/service.ts";
 import type { Database } from "../ports/database.ts";
 import type { Marks } from "../ports/marks.ts";
@@ -20,6 +21,8 @@ import type { AnomalyKind } from "../broadcast/feed.ts";
 import { createInvalidations } from "../broadcast/invalidations.ts";
 import { createRevocations } from "../broadcast/revocations.ts";
 import { createAddressReader } from "./edge/address.ts";
+import { createAnswerThrottle } from "./known/answer-throttle.ts";
+import { createChallengeWaits } from "./known/challenge-waits.ts";
 import { createClientSecrets } from "./known/client-secrets.ts";
 import { createDirect } from "./edge/direct.ts";
 import { createGatewayNonces } from "./edge/gateway-calls.ts";
@@ -30,6 +33,8 @@ import { createSessions } from "./known/sessions.ts";
 import { createSigningKeys } from "./known/signing-keys.ts";
 import { createSnapshots } from "./known/snapshots.ts";
 import { createTokenEndpoint } from "./edge/token-endpoint.ts";
+import type { StepUpEvent } from "./steps/step-up-answer.ts";
+import { CHALLENGE_TURNS } from "./steps/step-up-challenge.ts";
 import { createPolicyActivations } from "./workers/policy-activations.ts";
 import { createUnauthenticatedSummary } from "./workers/unauthenticated-summary.ts";
 
@@ -85,6 +90,7 @@ const createCounters = (metrics: Metrics) => ({
   units: metrics.histogram("sts_policy_units", "Units that an evaluation of a policy set spent", UNIT_BUCKETS),
   zone_loads: metrics.counter("sts_zone_loads_total", "Zones read from the database"),
   session_reads: metrics.counter("sts_session_reads_total", "Sessions read from the database"),
+  step_up: metrics.counterBy("sts_step_up_total", "Step-up challenges, by what became of them here", "event"),
   forwarded: metrics.counter(
     "sts_untrusted_forwarded_total",
     "Calls with X-Forwarded-For from a peer that is no trusted proxy",
@@ -112,10 +118,18 @@ export const createSts = (deps: StsDeps): StsRole => {
     ...feed,
     owner: `sts-caches:${deps.instance_id}`,
     topics: [STREAMS.policy, STREAMS.keys, STREAMS.config],
-    onInvalidate: (topic, message) => snapshots.invalidate(message.zone_id, topic === STREAMS.policy),
-    onLost: () => snapshots.invalidateAll(),
+    onInvalidate: (topic, { kind, zone_id, id }) => {
+      if (kind === "challenge") waits.decided(zone_id, id);
+      else snapshots.invalidate(zone_id, topic === STREAMS.policy);
+    },
+    onLost: () => {
+      snapshots.invalidateAll();
+      waits.lost();
+    },
     onAnomaly,
   });
+  const waits = createChallengeWaits();
+  metrics.gauge("sts_step_up_waiting", "Callers that wait for the decision on a challenge", () => waits.held);
   const activations = createPolicyActivations({ db, replica: deps.instance_id, clock, log });
   const snapshots = createSnapshots({
     db,
@@ -151,7 +165,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     );
   };
 
-  const tokens = createTokenEndpoint({
+  const ports = {
     db,
     snapshots,
     secrets: createClientSecrets(clock),
@@ -163,13 +177,23 @@ export const createSts = (deps: StsDeps): StsRole => {
       accounts: createPolicyAccounts({ clock, units_per_s: deps.policy_units_per_s }),
       budget_units: deps.policy_budget,
       log,
-      onEvaluation: (units) => counters.units.observe(units),
+      onEvaluation: (units: number) => counters.units.observe(units),
+    },
+    step_up: {
+      db,
+      throttle: createAnswerThrottle(clock),
+      turns: createTurns({ ...CHALLENGE_TURNS, clock }),
+      log,
+      onStepUp: (event: StepUpEvent) => counters.step_up.inc(event),
     },
     keys,
     audit,
     issuer_url: deps.issuer_url,
     onSignature: () => counters.signatures.inc(),
     log,
+  };
+  const tokens = createTokenEndpoint({
+    ...ports,
     counts: {
       issued: (use) => counters.issued.inc(use),
       denied: (step, reason) => {
@@ -188,6 +212,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     nonces,
     addressOf: createAddressReader(deps.trusted_proxies ?? [], onUntrustedProxy),
     onUnauthenticated,
+    step_up: { ...ports, waits, clock, onUnauthenticated },
     clock,
   });
 
@@ -212,6 +237,7 @@ export const createSts = (deps: StsDeps): StsRole => {
       { name: "revocations", fault: () => revocations.fault() },
     ],
     metrics,
+    drain: () => waits.end(),
     direct: createDirect(tokens, state, clock),
     revocations,
   };

@@ -14,6 +14,7 @@ import { resources } from "./steps/resource.ts";
 import { issueScope, scopeLeft } from "./steps/scope.ts";
 import { sign } from "./steps/sign.ts";
 import { signingKey } from "./steps/signing-key.ts";
+import { noStepUpFields } from "./steps/step-up-fields.ts";
 import { writeSession } from "./steps/write-session.ts";
 import { zone } from "./steps/zone.ts";
 
@@ -25,6 +26,7 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
     .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(issueFields)
+    .check(noStepUpFields)
     .check(someResources)
     .load(ambientLifetime)
     .load(resources(ports.snapshots))

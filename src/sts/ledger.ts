@@ -166,8 +166,8 @@ const draftOf = (
  * The token's id is the event's. The scope of a mandate is the one that policy was asked about, and its target that resource;
  * an ambient token's are chosen.
  */
-const issuedText = (event_type: EventType, { exp, scope, target }: Claims): string =>
-  `"exp":${exp}${event_type === "token.exchange" ? "" : `,"scope":${JSON.stringify(scope)},"target":${JSON.stringify(target)}`}`;
+const issuedText = (event_type: EventType, { exp, scope, target }: Claims, approval: Facts["approval"]): string =>
+  `"exp":${exp}${approval === undefined ? "" : `,"challenge_id":${JSON.stringify(approval.id)}`}${event_type === "token.exchange" ? "" : `,"scope":${JSON.stringify(scope)},"target":${JSON.stringify(target)}`}`;
 
 export const allowDraft = (event_type: EventType, facts: Decided): AuditDraft => {
   const { claims } = facts;
@@ -179,7 +179,7 @@ export const allowDraft = (event_type: EventType, facts: Decided): AuditDraft =>
     subject: claims.sub,
     session_id: claims.sid,
   } as const;
-  return draftOf(event_type, facts, is, issuedText(event_type, claims));
+  return draftOf(event_type, facts, is, issuedText(event_type, claims, facts.approval));
 };
 
 /**
@@ -199,6 +199,9 @@ export const denyDraft = (
     subject: facts.subject?.sub ?? (event_type === "token.issue" ? facts.application.id : null),
     session_id: facts.subject?.sid ?? null,
   } as const;
-  const { reason, detail } = denial;
-  return { ...draftOf(event_type, facts, is, JSON.stringify({ reason, step, detail }).slice(1, -1)), reason };
+  const { reason, detail, extra } = denial;
+  const challenge_id = extra?.challenge?.["id"] ?? facts.approval?.id;
+  const draft = draftOf(event_type, facts, is, JSON.stringify({ reason, step, detail, challenge_id }).slice(1, -1));
+  // A challenge that was made has a row of its own, however many others were: their number is bounded already.
+  return extra?.challenge?.["secret"] === undefined ? { ...draft, reason } : draft;
 };

@@ -98,6 +98,8 @@ export const ordinaryCalls = (zone_id: string): (() => OrdinaryCall) => {
         ttl_seconds: undefined,
         method: "POST",
         path: "/mcp",
+        challenge_id: undefined,
+        challenge_response: undefined,
         unsupported: [],
       },
       request_id,

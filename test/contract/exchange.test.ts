@@ -23,6 +23,8 @@ const exchange: fc.Arbitrary<GatewayExchange> = fc.record(
     path: text,
     request_id: text,
     traceparent: text,
+    challenge_id: text,
+    challenge_response: text,
   },
   { requiredKeys: ["zone_id", "subject_token", "resource", "method", "path", "request_id", "traceparent"] },
 );

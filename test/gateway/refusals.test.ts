@@ -37,6 +37,7 @@ describe("the order of the checks", () => {
       max_request_bytes: 0,
       sts_timeout_ms: 0,
       jti_fail_open: false,
+      issuer_url: "",
       clock: never,
       log: never,
     });
@@ -324,7 +325,7 @@ describe("the STS's word", () => {
       ["denials_policy", "sts_exchange_errors"],
     ],
     ["a scope that is not allowed", 400, "invalid_scope", "scope_not_allowed", 403, "AccessDenied", ["denials_policy"]],
-    ["a step-up", 401, "interaction_required", "step_up_required", 401, "InteractionRequired", ["denials_step_up"]],
+    ["a step-up", 401, "interaction_required", "step_up_required", 403, "InteractionRequired", ["denials_step_up"]],
     ["a revoked session", 403, "access_denied", "session_revoked", 401, "InvalidToken", ["denials_revoked"]],
     ["a session that is over", 403, "access_denied", "session_expired", 401, "InvalidToken", ["denials_policy"]],
     ["a rate limit", 429, "temporarily_unavailable", "rate_limited", 429, "RateLimited", ["denials_rate_limited"]],

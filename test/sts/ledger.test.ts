@@ -49,6 +49,8 @@ const start = (some: Partial<TokenRequest> = {}): Start => ({
     ttl_seconds: undefined,
     method: "POST",
     path: '/a"b',
+    challenge_id: undefined,
+    challenge_response: undefined,
     unsupported: [],
     ...some,
   },

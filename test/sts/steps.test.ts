@@ -41,6 +41,8 @@ const request = (some: Partial<TokenRequest> = {}): TokenRequest => ({
   ttl_seconds: undefined,
   method: undefined,
   path: undefined,
+  challenge_id: undefined,
+  challenge_response: undefined,
   unsupported: [],
   ...some,
 });
@@ -82,7 +84,8 @@ describe("the order of checks", () => {
   it("is the one that was reviewed", () => {
     const nothing = {} as unknown as PipelinePorts & { readonly db: Database };
     const policy = {} as PipelinePorts["policy"];
-    const ports = { ...nothing, policy };
+    const step_up = {} as PipelinePorts["step_up"];
+    const ports = { ...nothing, policy, step_up };
     const golden: unknown = JSON.parse(readFileSync(join(packageRoot, "test/sts/steps.golden.json"), "utf8"));
     assert.deepEqual({ exchange: exchange(ports).steps, issue: issue(ports).steps }, golden);
   });

@@ -602,15 +602,7 @@ describe("the token endpoint", () => {
   describe("refuses by name", () => {
     it("what it does not serve, and never ignores it", async () => {
       const ambient = tokenOf(await f.ambient(zone, app));
-      const fields = [
-        "actor_token",
-        "actor_token_type",
-        "agent_session_id",
-        "delegation_edge_id",
-        "challenge_id",
-        "challenge_response",
-        "audience",
-      ];
+      const fields = ["actor_token", "actor_token_type", "agent_session_id", "delegation_edge_id", "audience"];
       for (const name of fields) {
         for (const answer of [
           await f.ambient(zone, app, { [name]: "x" }),

@@ -1,5 +1,7 @@
+import { challengeStatus } from "../../authority/challenge-status.ts";
 import type { Challenge, ChallengeQuery } from "../../contracts/api-challenges.ts";
 import type { Page } from "../../contracts/api-fields.ts";
+import { MAX_WRONG_ANSWERS } from "../../domain/step-up.ts";
 import type { Queryable, Sql, Transaction } from "../../ports/database.ts";
 import { iso, isoOrNull, pageOfRows } from "./rows.ts";
 
@@ -19,19 +21,10 @@ const challengeOf = (row: Row): Challenge => ({
   consumed_at: isoOrNull(row.consumed_at),
 });
 
-/** A challenge dies of so many wrong answers, wherever they arrive. */
-const MAX_FAILURES = 5;
-
 /** Never the secret's hash. */
 const shown = (sql: Queryable) => sql`
   id, zone_id, kind,
-  case
-    when consumed_at is not null then 'consumed'
-    when decision = 'rejected' then 'rejected'
-    when expires_at <= now() or failures >= ${MAX_FAILURES} then 'expired'
-    when decision = 'satisfied' then 'satisfied'
-    else 'pending'
-  end as status,
+  ${challengeStatus(sql)} as status,
   application_id, subject, session_id, resource_id, to_json(scopes) as scopes, method, path, body_sha256, body_json,
   policy_set_version_id, created_at, expires_at, decided_by, decided_at, consumed_at`;
 
@@ -64,18 +57,23 @@ export const decideChallenge = async (
 ): Promise<Challenge | undefined> => {
   const rows = await tx<Row[]>`
     update step_up_challenges set decision = ${decision}, decided_by = ${decided_by}, decided_at = now()
-    where zone_id = ${zone_id} and id = ${id} and decision is null and expires_at > now() and failures < ${MAX_FAILURES}
+    where zone_id = ${zone_id} and id = ${id} and decision is null and expires_at > now() and failures < ${MAX_WRONG_ANSWERS}
     returning ${shown(tx)}`;
   return rows[0] === undefined ? undefined : challengeOf(rows[0]);
 };
 
 const KEEP_DAYS = 7;
+const KEEP_UNDECIDED_HOURS = 1;
 
-/** Forgets challenges that ended more than seven days ago, `limit` at most. The admin audit keeps who decided. */
+/**
+ * Forgets challenges that ended more than seven days ago, and an hour after their end those that nobody decided, of which an
+ * agent makes as many as it likes; `limit` at most. The admin audit keeps who decided.
+ */
 export const deleteOldChallenges = async (sql: Queryable, limit: number): Promise<void> => {
   await sql`
     delete from step_up_challenges where (zone_id, id) in (
       select zone_id, id from step_up_challenges
-      where expires_at < now() - make_interval(days => ${KEEP_DAYS}::integer)
+      where expires_at < now() - make_interval(hours => ${KEEP_UNDECIDED_HOURS}::integer)
+        and (decision is null or expires_at < now() - make_interval(days => ${KEEP_DAYS}::integer))
       order by expires_at limit ${limit})`;
 };

@@ -19,6 +19,7 @@ const bodyOf = (problem: GatewayProblem, reason: Reason, request_id: string, ext
     requestId: request_id,
     reason: extra?.public_reason ?? reason,
     ...(extra?.diagnostics === undefined ? {} : { diagnostics: extra.diagnostics }),
+    ...(extra?.challenge === undefined ? {} : { challenge: extra.challenge }),
   });
 
 const headersOf = (
@@ -77,7 +78,7 @@ const endLingering = (request: IncomingMessage, response: ServerResponse): void 
 };
 
 /**
- * A refusal in the general shape `{error, message, requestId, reason, diagnostics?}`: JSON always, nothing of the
+ * A refusal in the general shape `{error, message, requestId, reason, diagnostics?, challenge?}`: JSON always, nothing of the
  * inside. Does nothing where an answer has begun or the caller is gone.
  */
 export const refuse = (

@@ -11,6 +11,8 @@ export type Inbound = {
   readonly authorizations: readonly string[];
   readonly resources: readonly string[];
   readonly scopes: readonly string[];
+  readonly challenge_ids: readonly string[];
+  readonly challenge_responses: readonly string[];
   /** Values of `X-Caracal-Client-ID`: a caller says who it is by its token alone. */
   readonly client_ids: readonly string[];
   /** Headers that this Gateway would have to act on and can't: refused by name, never ignored. */
@@ -45,6 +47,8 @@ class Head implements Inbound {
   authorizations = NONE;
   resources = NONE;
   scopes = NONE;
+  challenge_ids = NONE;
+  challenge_responses = NONE;
   client_ids = NONE;
   unsupported = NONE;
   framing_fault: string | undefined = undefined;
@@ -107,8 +111,11 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["x-caracal-client-id", (head, value) => void (head.client_ids = oneMore(head.client_ids, value))],
   ["x-caracal-agent-session", notSupported],
   ["x-caracal-delegation-edge", notSupported],
-  ["x-caracal-challenge-id", notSupported],
-  ["x-caracal-challenge-response", notSupported],
+  ["x-caracal-challenge-id", (head, value) => void (head.challenge_ids = oneMore(head.challenge_ids, value))],
+  [
+    "x-caracal-challenge-response",
+    (head, value) => void (head.challenge_responses = oneMore(head.challenge_responses, value)),
+  ],
   ["connection", (head, value) => void (head.connection = namedIn(head.connection, value))],
   ["content-length", (head, value) => void (head.lengths = oneMore(head.lengths, value))],
   ["transfer-encoding", (head, value) => void (head.encodings = oneMore(head.encodings, value))],

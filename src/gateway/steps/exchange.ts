@@ -1,4 +1,5 @@
-import type { ExchangeAnswer, GatewayExchange, GatewayGrant, Refused } from "../../contracts/exchange.ts";
+import type { ExchangeAnswer, GatewayExchange, GatewayGrant, OAuthError, Refused } from "../../contracts/exchange.ts";
+import { stepUpPathOf } from "../../contracts/sts.ts";
 import type { AuthorityIds } from "../../domain/revocation.ts";
 import { Cancelling } from "../../kernel/cancel.ts";
 import type { Clock } from "../../kernel/clock.ts";
@@ -64,14 +65,24 @@ const refusalOf = (status: number, error: string, reason: string): Refusal => {
   return BY_ERROR[error] ?? "sts_failed";
 };
 
+/** The challenge that the STS speaks of, and where its end is waited for. */
+const challengeOf = (body: OAuthError, issuer_url: string): DenialExtra["challenge"] => {
+  const { challenge_id: id, challenge_type: type, challenge_secret: secret, challenge_expires_at: expires_at } = body;
+  if (id === undefined || type === undefined || expires_at === undefined) return undefined;
+  const wait_url = `${issuer_url}${stepUpPathOf(encodeURIComponent(id))}`;
+  return { id, type, ...(secret === undefined ? {} : { secret }), expires_at, wait_url };
+};
+
 /** The STS's no, in its own words: its reason, and what the policy's author says to the caller. */
-const denied = (answer: Refused): Denial<Refusal> => {
+const denied = (answer: Refused, issuer_url: string): Denial<Refusal> => {
   const { body, status, retry_after_s } = answer;
   const refusal = refusalOf(status, body.error, body.reason);
+  const challenge = refusal === "step_up_required" ? challengeOf(body, issuer_url) : undefined;
   const said: DenialExtra = {
     public_reason: body.reason,
     ...(body.diagnostics === undefined ? {} : { diagnostics: body.diagnostics }),
     ...(retry_after_s === undefined ? {} : { retry_after_s }),
+    ...(challenge === undefined ? {} : { challenge }),
   };
   return deny(refusal, `${status} ${body.error} ${body.reason}`, refusal === "sts_failed" ? undefined : said);
 };
@@ -126,6 +137,7 @@ type Desk = {
   readonly sts: Sts;
   readonly clock: Clock;
   readonly timeout_ms: number;
+  readonly issuer_url: string;
   readonly waiting: LinkedList<Question>;
   readonly limits: Limits;
 };
@@ -154,7 +166,7 @@ class Question extends Cancelling implements Limited, Watcher {
     desk.limits.watch(this);
     this.client.whenClosed(this);
     desk.sts.exchange(request, this).then(
-      (answer) => this.settle(answer.ok ? passageOf(answer, this.binding) : denied(answer)),
+      (answer) => this.settle(answer.ok ? passageOf(answer, this.binding) : denied(answer, desk.issuer_url)),
       (error: unknown) => {
         const said = error instanceof Error ? error.message : String(error);
         this.settle(error instanceof StsTimeout ? deny("sts_timeout", said) : deny("sts_failed", said));
@@ -192,10 +204,15 @@ class Question extends Cancelling implements Limited, Watcher {
  * An ambient token becomes a mandate for this one call, after the zone's policy said yes to it. A mandate that the agent
  * got itself goes on as it is.
  */
-export const exchange = (deps: { readonly sts: Sts; readonly clock: Clock; readonly sts_timeout_ms: number }) => {
-  const { sts, clock, sts_timeout_ms: timeout_ms } = deps;
+export const exchange = (deps: {
+  readonly sts: Sts;
+  readonly clock: Clock;
+  readonly sts_timeout_ms: number;
+  readonly issuer_url: string;
+}) => {
+  const { sts, clock, sts_timeout_ms: timeout_ms, issuer_url } = deps;
   const waiting = new LinkedList<Question>();
-  const desk: Desk = { sts, clock, timeout_ms, waiting, limits: createLimits(clock, () => waiting.all()) };
+  const desk: Desk = { sts, clock, timeout_ms, issuer_url, waiting, limits: createLimits(clock, () => waiting.all()) };
   return load("exchange", (facts: Needs): Result | Promise<Result> => {
     const { inbound, claims, binding, route, client, token, scope } = facts;
     if (claims.use === "per_call") {
@@ -212,6 +229,8 @@ export const exchange = (deps: { readonly sts: Sts; readonly clock: Clock; reado
       path: route.path, // without the query, which may hold what no ledger should
       request_id: inbound.request_id,
       traceparent: inbound.traceparent,
+      challenge_id: inbound.challenge_ids[0],
+      challenge_response: inbound.challenge_responses[0],
     };
     return new Promise((resolve) => new Question(desk, binding, client, resolve).ask(request));
   });

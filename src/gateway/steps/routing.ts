@@ -1,3 +1,4 @@
+import { MAX_CHALLENGE_FIELD } from "../../contracts/exchange.ts";
 import { plainPath } from "../../domain/call.ts";
 import { parseScope } from "../../domain/scopes.ts";
 import { type Denial, deny, load } from "../../kernel/pipeline.ts";
@@ -33,6 +34,18 @@ const fault = (
   return undefined;
 };
 
+/** A challenge and its answer come together, each once. What they are worth is the STS's to say. */
+const challengeFault = ({ challenge_ids, challenge_responses }: Inbound): Denial<"routing_refused"> | undefined => {
+  if (challenge_ids.length === 0 && challenge_responses.length === 0) return undefined;
+  const once = challenge_ids.length === 1 && challenge_responses.length === 1;
+  const fits = [...challenge_ids, ...challenge_responses].every(
+    (one) => one !== "" && one.length <= MAX_CHALLENGE_FIELD,
+  );
+  if (once && fits) return undefined;
+  const names = "X-Caracal-Challenge-Id and X-Caracal-Challenge-Response";
+  return deny("routing_refused", undefined, say(`Send ${names} together, each once, as the refusal gave them.`));
+};
+
 const byHeader = (identifier: string, path: string, query: string): Route => ({
   identifier,
   by_path: undefined,
@@ -46,7 +59,7 @@ const byHeader = (identifier: string, path: string, query: string): Route => ({
  * or that we would have to act on and can't, is refused by name.
  */
 export const routing = load("routing", ({ inbound }: Start) => {
-  const refused = fault(inbound);
+  const refused = fault(inbound) ?? challengeFault(inbound);
   if (refused !== undefined) return refused;
   const [scope, another_scope] = inbound.scopes;
   if (another_scope !== undefined) return deny("routing_refused", undefined, say("Send X-Caracal-Scope at most once."));

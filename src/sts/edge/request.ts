@@ -39,6 +39,9 @@ export type TokenRequest = {
   /** The call that the mandate is for: as the Gateway saw it, or as the client names it. The path in its plain spelling. */
   readonly method: string | undefined;
   readonly path: string | undefined;
+  /** The challenge that is answered, and its secret. */
+  readonly challenge_id: string | undefined;
+  readonly challenge_response: string | undefined;
   /** Fields of ours that this server does not serve: refused by name, since leaving one out would change the answer. */
   readonly unsupported: readonly string[];
 };
@@ -57,6 +60,8 @@ export const requestOfGateway = (exchange: GatewayExchange, nonce: CallNonce | u
   ttl_seconds: undefined,
   method: exchange.method,
   path: exchange.path,
+  challenge_id: exchange.challenge_id,
+  challenge_response: exchange.challenge_response,
   unsupported: [],
 });
 
@@ -82,15 +87,7 @@ const unauthenticated = (reason: string, description: string): RequestFault => (
   description,
 });
 
-const UNSUPPORTED = [
-  "actor_token",
-  "actor_token_type",
-  "agent_session_id",
-  "audience",
-  "challenge_id",
-  "challenge_response",
-  "delegation_edge_id",
-] as const;
+const UNSUPPORTED = ["actor_token", "actor_token_type", "agent_session_id", "audience", "delegation_edge_id"] as const;
 
 /** Client authentication that is not served: without it there is nobody to go on for. */
 const UNSUPPORTED_CREDENTIALS = ["client_assertion", "client_assertion_type"] as const;
@@ -229,6 +226,8 @@ export const readTokenRequest = (
     ttl_seconds: form.one("ttl_seconds"),
     method: form.one(CALL_FIELDS.method),
     path: path === undefined ? undefined : plainPath(path),
+    challenge_id: form.one("challenge_id"),
+    challenge_response: form.one("challenge_response"),
     unsupported: UNSUPPORTED.filter((name) => form.one(name) !== undefined),
   };
 };

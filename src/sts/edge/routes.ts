@@ -1,16 +1,25 @@
-import { BINDINGS_PATH, EXCHANGES_PATH, JWKS_PATH, REVOCATIONS_PATH, TOKEN_PATH } from "../../contracts/sts.ts";
+import {
+  BINDINGS_PATH,
+  EXCHANGES_PATH,
+  JWKS_PATH,
+  REVOCATIONS_PATH,
+  STEP_UP_PATH,
+  TOKEN_PATH,
+} from "../../contracts/sts.ts";
 import type { Answer, Arrival, Route } from "../../http/router.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { BindingsQuery } from "../../ports/sts.ts";
 import { createExchangeBatch } from "./exchange-batch.ts";
 import { createGatewayAdmission } from "./gateway-calls.ts";
 import type { PublicState } from "./public-state.ts";
+import { createStepUpState, type StepUpOptions } from "./step-up.ts";
 import { createTokenForm, type TokenFormOptions } from "./token-form.ts";
 
 export type RouteOptions = TokenFormOptions & {
   readonly state: PublicState;
   /** A call that nobody of ours made. */
   readonly onUnauthenticated: (reason: string) => void;
+  readonly step_up: StepUpOptions;
 };
 
 const NO_STORE = { "cache-control": "no-store" } as const;
@@ -54,11 +63,12 @@ export const stsRoutes = (options: RouteOptions): readonly Route[] => {
     return { status: 200, headers: NO_STORE, body: found };
   };
 
-  // Without `admit`: keys are for anybody; a form names its client; a batch's signature is over its body.
+  // Without `admit`: keys are for anybody; a form names its client; a challenge's reader brings its token; a batch's signature is over its body.
   return [
     { method: "POST", path: TOKEN_PATH, answer: createTokenForm(options), direct: true },
     { method: "POST", path: EXCHANGES_PATH, answer: createExchangeBatch(tokens, gateway, clock), direct: true },
     { method: "GET", path: JWKS_PATH, answer: jwks },
+    { method: "GET", path: STEP_UP_PATH, answer: createStepUpState(options.step_up) },
     { method: "GET", path: BINDINGS_PATH, admit: gateway.admit, answer: bindings },
     { method: "GET", path: REVOCATIONS_PATH, admit: gateway.admit, answer: revocations },
   ];

@@ -57,13 +57,12 @@ const asciiText = (text: string): string => text.replaceAll(/[^\x20-\x21\x23-\x5
 
 const refusalOf = (denial: Denial<TokenReason>, request_id: string): Refused => {
   const { status, error, description } = problems[denial.reason];
-  const body = errorBody(
-    error,
-    denial.extra?.description ?? description,
-    denial.reason,
-    request_id,
-    denial.extra?.diagnostics,
-  );
+  const { challenge = {}, diagnostics } = denial.extra ?? {};
+  const told = Object.entries(challenge).map(([name, value]) => [`challenge_${name}`, value] as const);
+  const body = {
+    ...errorBody(error, denial.extra?.description ?? description, denial.reason, request_id, diagnostics),
+    ...Object.fromEntries(told),
+  };
   const retry_after_s = denial.extra?.retry_after_s ?? (status === 429 || status === 503 ? RETRY_AFTER_S : undefined);
   return { ok: false, status, body, retry_after_s };
 };

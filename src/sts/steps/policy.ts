@@ -24,6 +24,7 @@ type Question = {
   readonly scopes: readonly string[];
   readonly session_id?: string;
   readonly subject_claims?: object;
+  readonly challenge_resolved?: boolean;
 };
 
 /** Why the set as a whole answers nothing; undefined where it can be asked. */
@@ -65,6 +66,7 @@ const judge = (
     session_id: question.session_id,
     subject_claims: question.subject_claims,
     trace_id: f.trace_id,
+    challenge_resolved: question.challenge_resolved,
   };
   const evaluation = evaluateSet(members, facts, account, budget);
   account.spend(evaluation.units);
@@ -76,7 +78,7 @@ const judge = (
 
 /** The zone's policy on the one resource of an exchange: one evaluation. */
 export const exchangePolicy = (ports: PolicyPorts) =>
-  load("policy", (f: Asks & Pick<Facts, "resource" | "scopes" | "subject" | "session">) => {
+  load("policy", (f: Asks & Pick<Facts, "resource" | "scopes" | "subject" | "session" | "approval">) => {
     const set_refusal = refusalOf(f.zone.policy);
     if (set_refusal !== undefined) return { set_refusal, judged: [] };
     const account = ports.accounts.of(f.zone.zone_id);
@@ -88,6 +90,7 @@ export const exchangePolicy = (ports: PolicyPorts) =>
       scopes: f.scopes,
       session_id: f.session.id,
       subject_claims: f.subject,
+      challenge_resolved: f.approval !== undefined,
     } as const;
     return { set_refusal, judged: [judge(ports, f, account, requestBudget(ports.budget_units), question)] };
   });
@@ -126,11 +129,17 @@ const denialOf = (verdicts: readonly PolicyVerdict[]): Denial<PolicyReason> => {
   });
 };
 
-/** Only an allow is an allow. */
-export const policyAllows = check("policy_allows", (f: Pick<Facts, "judged" | "set_refusal">) => {
+/**
+ * Only an allow is an allow. A deny that a step-up would lift is told apart; on a call that has an approval already it is a deny like
+ * any other, since a second one would change nothing.
+ */
+export const policyAllows = check("policy_allows", (f: Pick<Facts, "judged" | "set_refusal" | "approval">) => {
   if (f.set_refusal !== undefined) return denialOf([f.set_refusal]);
   const allowed = f.judged.length === 1 && f.judged.every((one) => one.evaluation.verdict.decision === "allow");
-  return allowed ? undefined : denialOf(f.judged.map((one) => one.evaluation.verdict));
+  if (allowed) return undefined;
+  const verdicts = f.judged.map((one) => one.evaluation.verdict);
+  const asks = verdicts.length === 1 && verdicts.every((one) => one.decision === "deny" && one.step_up !== undefined);
+  return asks && f.approval === undefined ? deny("step_up_required") : denialOf(verdicts);
 });
 
 /** An ambient token is issued for the allowed part of what it names; where nothing of it is allowed, not at all. */
