@@ -63,7 +63,14 @@ const grant = fc.record(
     ],
   },
 );
-const OPTIONAL = new Set(["challenge_id", "challenge_response", "agent_session_id", "delegation_edge_id", "grant_id", "scope"]);
+const OPTIONAL = new Set([
+  "challenge_id",
+  "challenge_response",
+  "agent_session_id",
+  "delegation_edge_id",
+  "grant_id",
+  "scope",
+]);
 const refusal = fc.record(
   { error: text, error_description: text, reason: text, requestId: text, diagnostics: fc.array(fc.jsonValue()) },
   { requiredKeys: ["error", "error_description", "reason", "requestId"] },

@@ -10,6 +10,7 @@ import { made } from "./made.ts";
 import { mandates } from "./mandates.ts";
 import { redisOutage } from "./outage.ts";
 import { revocation } from "./revocation.ts";
+import { stepUp } from "./step-up.ts";
 import type { Topology } from "./topology.ts";
 
 /** Words that no scenario may leave in the log: the ledger found tampered with, a part that failed for good. */
@@ -38,6 +39,7 @@ export const describeScenarios = <T extends Topology>(
     mandates(topology);
     made(topology);
     revocation(topology);
+    stepUp(topology);
     budget(topology, has);
     badInput(topology);
     if (has.redis) redisOutage(topology);

@@ -1,4 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { packageRoot } from "../../src/kernel/package-root.ts";
 import { bootstrapZone, type ControlPlane, createControlPlane } from "../support/control-plane.ts";
 import { type Hop, startEverything } from "../support/everything.ts";
 import { createTestDatabase } from "../support/postgres.ts";
@@ -99,6 +102,9 @@ result := {
 }
 `;
 
+/** The template as it is shipped: who has the trait `needs-approval` changes nothing that a person did not approve. */
+const APPROVAL_FOR_WRITES = join(packageRoot, "config/policies/templates/approval-for-writes.rego");
+
 /** The words of the policies, as callers are to hear them. */
 export const SAYS_SEALED = "Sealed resources are closed to everybody.";
 export const SAYS_NO_DELETION = "Deleting needs a person.";
@@ -106,7 +112,11 @@ export const SAYS_AGENTS_ONLY = "Only agents may call.";
 
 /** Makes the scenarios' policies the active ones of a zone. */
 export const activatePolicies = async (api: ControlPlane): Promise<void> => {
-  const members = [await api.createPolicy("Agents", AGENTS), await api.createPolicy("No deletion", NO_DELETION)];
+  const members = [
+    await api.createPolicy("Agents", AGENTS),
+    await api.createPolicy("No deletion", NO_DELETION),
+    await api.createPolicy("Approval for writes", readFileSync(APPROVAL_FOR_WRITES, "utf8")),
+  ];
   await api.activate(
     "Scenarios",
     members.map((member) => member.id),
