@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { deleteOldChallenges } from "../../src/api/store/challenges.ts";
+import { STREAMS } from "../../src/contracts/streams.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { call, expectOk, makeZone, serveApiAsGroup, type ServedApi } from "./serve.ts";
 
@@ -56,6 +58,28 @@ describe("step-up challenges", () => {
     const entry = items.find((item) => item.object_id === id);
     assert.equal(entry?.actor, shown.decided_by);
     assert.match(entry?.action ?? "", /^step_up_challenge\.(satisfy|reject)$/);
+    const told = await api.owner.sql<{ fields_json: string }[]>`
+      select fields_json from outbox where zone_id = ${zone_id} and stream = ${STREAMS.config} and fields_json like ${`%${id}%`}`;
+    assert.deepEqual(
+      told.map((row) => JSON.parse(row.fields_json)),
+      [{ kind: "challenge", id }],
+      "those who wait at the STS hear of it, once",
+    );
+  });
+
+  it("are forgotten seven days after their end, and an hour after it where nobody decided", async () => {
+    const [old, decided, ancient, young] = await Promise.all([
+      challenge(-3_601),
+      challenge(-3_601),
+      challenge(-8 * 86_400),
+      challenge(-3_500),
+    ]);
+    await api.owner.sql`update step_up_challenges set decision = 'rejected', decided_by = 'x', decided_at = now()
+      where id in (${decided}, ${ancient})`;
+    await deleteOldChallenges(api.owner.sql, 100);
+    const left = await api.owner.sql<{ id: string }[]>`
+      select id from step_up_challenges where id in (${old}, ${decided}, ${ancient}, ${young})`;
+    assert.deepEqual(left.map((row) => row.id).toSorted(), [decided, young].toSorted());
   });
 
   it("wait for nobody once they have expired, or had five wrong answers", async () => {
