@@ -15,7 +15,7 @@ export const challengeReader = (ports: PipelinePorts) =>
   pipeline<Start>()
     .load(zone(ports.snapshots))
     .load(client(ports.snapshots, ports.secrets, ports.tokens))
-    .load(subjectToken(ports.tokens))
+    .load(subjectToken(ports.snapshots, ports.tokens))
     .check(subjectTokenUse)
     .load(session(ports.sessions))
     .check(sessionActive)

@@ -66,7 +66,7 @@ export const stepUp = (topology: () => Topology): void => {
 
       const another = await put(headersOf(id, secret), "/hop?elsewhere");
       assert.equal(another.status, 200, "a query is not part of what policy is asked about, nor of what is approved");
-      const [call] = t.hop.calls(resource.identifier).filter(({ method }) => method === "PUT");
+      const call = t.hop.calls(resource.identifier).find(({ method }) => method === "PUT");
       assert.ok(call !== undefined);
       assert.ok(!JSON.stringify(call.headers).includes(secret));
       const spent = await put(headersOf(id, secret));

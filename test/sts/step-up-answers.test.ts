@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { createAnswerThrottle } from "../../src/sts/known/answer-throttle.ts";
+import { openChallenge } from "../../src/sts/store/challenges.ts";
 import { createChallengeWaits } from "../../src/sts/known/challenge-waits.ts";
 import { eventually } from "../support/eventually.ts";
 import { refused, startStepUp, type StepUp } from "./step-up-fixture.ts";
@@ -244,6 +245,33 @@ describe("an agent that asks without end", () => {
         .size,
       rows.length,
     );
+  });
+
+  it("gains nothing by asking at several replicas at once: the database counts", async () => {
+    const other = await s.f.newApplication(s.zone);
+    const challenge = (path: string) => ({
+      zone_id: s.zone,
+      id: uuidv7(),
+      kind: "mfa" as const,
+      secret_sha256: "",
+      bound: {
+        application_id: other.id,
+        subject: "subject",
+        session_id: "session",
+        resource_id: s.target.id,
+        scopes: [],
+        method: "PUT",
+        path,
+        policy_set_version_id: "version",
+      },
+      bound_sha256: path,
+    });
+    const open = (path: string) => openChallenge(s.f.control, challenge(path), { principal: 5, zone: 500 });
+    const same = await Promise.all(Array.from({ length: 8 }, () => open("/same")));
+    assert.equal(same.filter((one) => typeof one !== "string" && one.made).length, 1);
+    const many = await Promise.all(Array.from({ length: 12 }, (_, i) => open(`/${i}`)));
+    assert.equal(many.filter((one) => typeof one !== "string" && one.made).length, 4);
+    assert.equal(many.filter((one) => one === "principal_full").length, 8);
   });
 
   it("can't take more than its zone's five hundred, with however many applications", async () => {
