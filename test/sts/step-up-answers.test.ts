@@ -174,6 +174,15 @@ describe("a challenge", () => {
     const mandate = await s.call({ call_method: "GET", call_path: "/" });
     assert.equal((await s.state(asked.id, "", String(mandate.body["access_token"]))).status, 401);
   });
+});
+
+/** With a clock that nobody moves: a stream that seems to be silent for minutes is read anew, and wakes everybody. */
+describe("a challenge that is pending", () => {
+  let s: StepUp;
+  before(async () => {
+    s = await startStepUp();
+  });
+  after(() => s.f.close());
 
   it("is waited for until it is decided", async () => {
     for (const decision of ["satisfied", "rejected"] as const) {

@@ -109,8 +109,12 @@ export const startStepUp = async () => {
         select count(*)::int as count from step_up_challenges where zone_id = ${zone}`;
       return row?.count ?? 0;
     },
+    /** Within twenty seconds: a wait of a minute that nobody ended is a failure. */
     state: (id: string, query = "", token = ambient) =>
-      fetch(`${f.url}/step-up/${id}${query}`, { headers: { authorization: `Bearer ${token}` } }),
+      fetch(`${f.url}/step-up/${id}${query}`, {
+        headers: { authorization: `Bearer ${token}` },
+        signal: AbortSignal.timeout(20_000),
+      }),
     /** With a trace, which the policy of the test denies. */
     traced: async (fields: Call): Promise<number> => {
       const form = new URLSearchParams({
