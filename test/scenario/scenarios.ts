@@ -10,7 +10,7 @@ import { made } from "./made.ts";
 import { mandates } from "./mandates.ts";
 import { redisOutage } from "./outage.ts";
 import { revocation } from "./revocation.ts";
-import { stepUp } from "./step-up.ts";
+import { stepUp, stepUpCrash } from "./step-up.ts";
 import type { Topology } from "./topology.ts";
 
 /** Words that no scenario may leave in the log: the ledger found tampered with, a part that failed for good. */
@@ -45,6 +45,7 @@ export const describeScenarios = <T extends Topology>(
     if (has.redis) redisOutage(topology);
     more(topology);
     crash(topology);
+    stepUpCrash(topology);
 
     it("let no bad mandate, no mandate twice and no header of its own through to the upstream, in all of this", () => {
       assert.deepEqual(topology().hop.violations, []);

@@ -35,18 +35,19 @@ const decide = async (t: Topology, id: string, decision: "satisfy" | "reject"): 
   return answer.body as Record<string, unknown>;
 };
 
+/** An agent whose writes the template wants approved. */
+const caller = async (t: Topology) => {
+  const { application, resource } = await newAgent(t, t.zone, { traits: ["agent", "needs-approval"] });
+  const { token } = await ambientToken(t, t.zone, application);
+  const put = (headers: Readonly<Record<string, string>> = {}, path = HOP_PAGE, request_id = newRequestId()) =>
+    callGateway(t, token, resource, { method: "PUT", body: "{}", headers, path, request_id });
+  return { application, resource, token, put };
+};
+const reached = (t: Topology, resource: TestResource): number => t.hop.calls(resource.identifier).length;
+
 /** Somebody vouches for a call: asked for by policy, approved through the API, spent once. */
 export const stepUp = (topology: () => Topology): void => {
   describe("a call that a person approves first", () => {
-    const caller = async (t: Topology) => {
-      const { application, resource } = await newAgent(t, t.zone, { traits: ["agent", "needs-approval"] });
-      const { token } = await ambientToken(t, t.zone, application);
-      const put = (headers: Readonly<Record<string, string>> = {}, path = HOP_PAGE, request_id = newRequestId()) =>
-        callGateway(t, token, resource, { method: "PUT", body: "{}", headers, path, request_id });
-      return { application, resource, token, put };
-    };
-    const reached = (t: Topology, resource: TestResource): number => t.hop.calls(resource.identifier).length;
-
     it("is refused with a challenge, waited for, approved, and passes once; who approved it is written down", async () => {
       const t = topology();
       const { resource, token, put } = await caller(t);
@@ -95,9 +96,12 @@ export const stepUp = (topology: () => Topology): void => {
         ...Array.from({ length: 25 }, () => put(headersOf(id, secret))),
         ...Array.from({ length: 25 }, () => askMandate(t, t.zone, application, token, resource.identifier, own)),
       ]);
-      assert.equal(answers.filter(({ status }) => status === 200).length, 1);
-      const reasons = new Set(answers.filter(({ status }) => status !== 200).map(({ body }) => body["reason"]));
-      assert.deepEqual([...reasons], ["challenge_consumed"]);
+      const passed = answers.filter(({ status }) => status === 200).length;
+      const unavailable = answers.filter(({ status }) => status === 503).length;
+      for (const { status, body } of answers)
+        if (status !== 200 && status !== 503) assert.equal(body["reason"], "challenge_consumed");
+      // A part that did not answer in time may have cost the one that spent it its mandate; nobody else gets one then.
+      assert.ok(passed === 1 || (passed === 0 && unavailable > 0), `${passed} passed, ${unavailable} unavailable`);
     });
 
     it("is for that call: another path, method, session or a rejection lets nothing pass", async () => {
@@ -128,7 +132,12 @@ export const stepUp = (topology: () => Topology): void => {
         assert.deepEqual([status, body["error"], body["reason"]], [403, "InteractionRequired", "challenge_rejected"]);
       }
     });
+  });
+};
 
+/** kill -9 while approvals are asked for and spent. */
+export const stepUpCrash = (topology: () => Topology): void => {
+  describe("an approval, killed in the middle of it", () => {
     it("keeps its challenge through kill -9, and no kill makes two mandates of one approval", async () => {
       const t = topology();
       const { resource, put } = await caller(t);
