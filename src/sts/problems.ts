@@ -132,7 +132,7 @@ export const problems = {
   challenge_for_another_call: problem(
     401,
     "interaction_required",
-    "This challenge is for another call: session, resource, scopes, method, path or the active policy differ from what was approved.",
+    "This challenge is for another call: session, resource, scopes, method, path or the active policy differ from what was approved. For this one ask without challenge_id.",
   ),
   challenges_of_principal: problem(
     429,
