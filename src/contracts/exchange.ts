@@ -38,6 +38,8 @@ export const EXCHANGE = {
   /** The resource's identifier. */
   resource: text(1, MAX_EXCHANGE_BYTES),
   scope: optional(text(0, MAX_EXCHANGE_BYTES)),
+  agent_session_id: optional(text(1, 128)),
+  delegation_edge_id: optional(text(1, 128)),
   /** As the Gateway saw them: policy input, and in the ledger. */
   method: text(1, 64),
   path: text(1, MAX_EXCHANGE_BYTES),
@@ -62,6 +64,13 @@ const TOKEN = {
 };
 export type TokenResponse = ObjectOf<typeof TOKEN>;
 
+/** One of a delegation's agent sessions, and the edge by which it received its authority; the root has none. */
+const LINK = {
+  application_id: text(),
+  agent_session_id: text(),
+  delegation_edge_id: optional(text()),
+};
+
 /**
  * What the Gateway is told beside. With `session_id`, the ids name everything whose revocation ends the call; they are
  * the mandate's, which may stand for more than the ambient token did.
@@ -77,6 +86,7 @@ const GATEWAY_GRANT = {
   agent_session_id: optional(text()),
   delegation_edge_id: optional(text()),
   grant_id: optional(text()),
+  delegation_chain: optional(listOf(objectOf(LINK))),
 };
 export type GatewayGrant = ObjectOf<typeof GATEWAY_GRANT>;
 

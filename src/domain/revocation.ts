@@ -2,12 +2,25 @@
 export const REVOCABLE_KINDS = ["session", "agent_session", "delegation_edge", "grant"] as const;
 export type RevocableKind = (typeof REVOCABLE_KINDS)[number];
 
-/** The ids under which what a token allows can be ended, by the names of its claims: one for each kind. */
+/** One agent session that authority came through, and the edge by which it received it; the root received none. */
+export type DelegationLink = {
+  readonly application_id: string;
+  readonly agent_session_id: string;
+  readonly delegation_edge_id?: string | undefined;
+};
+
+/** Who acts for the subject, by session, and who acted before it. */
+export type ActingSession = { readonly sid?: string | undefined; readonly act?: ActingSession | undefined };
+
+/** The ids under which what a token allows can be ended, by the names of its claims. */
 export type AuthorityIds = {
   readonly sid: string;
   readonly agent_session_id?: string | undefined;
   readonly delegation_edge_id?: string | undefined;
   readonly grant_id?: string | undefined;
+  /** From the root on: whatever is revoked on the way ends what came through it. */
+  readonly delegation_chain?: readonly DelegationLink[] | undefined;
+  readonly act?: ActingSession | undefined;
 };
 
 const CLAIM_OF = {
@@ -17,19 +30,52 @@ const CLAIM_OF = {
   grant: "grant_id",
 } as const satisfies Readonly<Record<RevocableKind, keyof AuthorityIds>>;
 
-export const AUTHORITY_CLAIMS: readonly (keyof AuthorityIds)[] = Object.values(CLAIM_OF);
+const NO_LINKS: readonly DelegationLink[] = [];
+
+/** Every id that an authority depends on, each once: the session's first. */
+export const idsOf = (authority: AuthorityIds): readonly string[] => {
+  const ids: string[] = [];
+  const add = (id: string | undefined): void => {
+    if (id !== undefined && !ids.includes(id)) ids.push(id);
+  };
+  add(authority.sid);
+  add(authority.agent_session_id);
+  add(authority.delegation_edge_id);
+  add(authority.grant_id);
+  for (const link of authority.delegation_chain ?? NO_LINKS) {
+    add(link.agent_session_id);
+    add(link.delegation_edge_id);
+  }
+  for (let actor = authority.act; actor !== undefined; actor = actor.act) add(actor.sid);
+  return ids;
+};
+
+type State = Pick<Revocations, "revoked">;
+
+/** By what a chain was broken; undefined while it holds. */
+export const chainRevokedBy = (
+  revocations: State,
+  zone_id: string,
+  chain: readonly DelegationLink[],
+): RevocableKind | undefined => {
+  for (const { agent_session_id, delegation_edge_id } of chain) {
+    if (revocations.revoked(zone_id, "agent_session", agent_session_id)) return "agent_session";
+    if (delegation_edge_id !== undefined && revocations.revoked(zone_id, "delegation_edge", delegation_edge_id))
+      return "delegation_edge";
+  }
+  return undefined;
+};
 
 /** By what an authority was taken; undefined while it holds. */
-export const revokedBy = (
-  revocations: Pick<Revocations, "revoked">,
-  zone_id: string,
-  authority: AuthorityIds,
-): RevocableKind | undefined => {
+export const revokedBy = (revocations: State, zone_id: string, authority: AuthorityIds): RevocableKind | undefined => {
   for (const kind of REVOCABLE_KINDS) {
     const id = authority[CLAIM_OF[kind]];
     if (id !== undefined && revocations.revoked(zone_id, kind, id)) return kind;
   }
-  return undefined;
+  for (let actor = authority.act; actor !== undefined; actor = actor.act) {
+    if (actor.sid !== undefined && revocations.revoked(zone_id, "session", actor.sid)) return "session";
+  }
+  return chainRevokedBy(revocations, zone_id, authority.delegation_chain ?? NO_LINKS);
 };
 
 /** Something revoked. `expires_at`: seconds since the epoch from which no token of it can live (leeway included). */

@@ -13,9 +13,13 @@ export const MANDATE_TTL_MAX_S = 900;
 const id = v.pipe(v.string(), v.minLength(1), v.maxLength(512));
 const seconds = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
-/** RFC 8693, 4.1: who acts, and for whom it acted before; nested. */
-export type Actor = { readonly sub: string; readonly act?: Actor | undefined };
-const ActorSchema: v.GenericSchema<Actor> = v.strictObject({ sub: id, act: v.optional(v.lazy(() => ActorSchema)) });
+/** RFC 8693, 4.1: who acts, on which session, and who acted before it; nested. */
+export type Actor = { readonly sub: string; readonly sid?: string | undefined; readonly act?: Actor | undefined };
+const ActorSchema: v.GenericSchema<Actor> = v.strictObject({
+  sub: id,
+  sid: v.optional(id),
+  act: v.optional(v.lazy(() => ActorSchema)),
+});
 
 /** The claims of both kinds of token. Unknown claims are refused: we are the only issuer, so one is a sign of a forgery. */
 const EntriesSchema = v.strictObject({

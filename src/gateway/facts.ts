@@ -42,6 +42,12 @@ export type Route = {
   readonly query: string;
 };
 
+/** Who runs and by whose authority, as the request's headers say; what a token carries has the word. */
+export type NamedAuthority = {
+  readonly agent_session_id: string | undefined;
+  readonly delegation_edge_id: string | undefined;
+};
+
 /** What the revocation state says at one moment. */
 export type Authority = { readonly revoked_by: string | undefined; readonly revocation_age_ms: number };
 

@@ -78,12 +78,6 @@ export const problems = {
     "denials_expiring",
   ),
   routing_refused: problem(400, "InvalidRequest", "The request does not name one resource.", "denials_bad_routing"),
-  header_not_supported: problem(
-    400,
-    "InvalidRequest",
-    "A header is not supported by this Gateway.",
-    "denials_bad_routing",
-  ),
   upgrade_not_supported: problem(
     400,
     "InvalidRequest",
@@ -111,7 +105,7 @@ export const problems = {
   mandate_for_another_call: problem(
     403,
     "AccessDenied",
-    "This mandate is for another method or path.",
+    "This mandate is for another method, path, agent session or delegation.",
     "denials_bound_call",
   ),
   too_many_calls: problem(429, "RateLimited", "Too many calls are under way.", "denials_calls"),
@@ -120,6 +114,12 @@ export const problems = {
   request_too_large: problem(413, "RequestTooLarge", "The request's body is too large.", "denials_too_large"),
 
   policy_denied: problem(403, "AccessDenied", "The zone's policy does not allow this call.", "denials_policy"),
+  authority_refused: problem(
+    403,
+    "AccessDenied",
+    "The agent session or the delegation does not allow this call.",
+    "denials_policy",
+  ),
   policy_not_evaluated: problem(
     403,
     "AccessDenied",
@@ -222,6 +222,7 @@ export type Reason = keyof typeof problems;
 /** Calls that the STS refused are in the ledger by its own hand, under the same request id. */
 export const IN_THE_STS_LEDGER: ReadonlySet<Reason> = new Set<Reason>([
   "policy_denied",
+  "authority_refused",
   "policy_not_evaluated",
   "step_up_required",
   "rate_limited",

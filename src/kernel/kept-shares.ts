@@ -1,5 +1,7 @@
 /** Keeps values of many owners, up to a common number. An owner with many values pushes out none of an owner with few. */
 export type KeptShares<K, V> = {
+  /** The value, which counts as used. */
+  get(owner: string, key: K): V | undefined;
   /** Returns the value, and keeps it no longer. */
   take(owner: string, key: K): V | undefined;
   /** Above the number, the owner with most values loses the one that it used least recently. */
@@ -30,6 +32,14 @@ export const createKeptShares = <K, V>(max: number): KeptShares<K, V> => {
   };
 
   return {
+    get(owner, key) {
+      const own = owners.get(owner);
+      const value = own?.get(key);
+      if (own === undefined || value === undefined) return undefined;
+      own.delete(key);
+      own.set(key, value);
+      return value;
+    },
     take,
     put(owner, key, value) {
       take(owner, key);

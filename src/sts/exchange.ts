@@ -8,9 +8,13 @@ import type { PresentedTokens } from "../authority/presented-tokens.ts";
 import type { Sessions } from "./known/sessions.ts";
 import type { SigningKeys } from "./known/signing-keys.ts";
 import type { Snapshots } from "./known/snapshots.ts";
+import type { Delegations } from "./known/delegations.ts";
+import { actorSession, actorSessionActive, actorToken, actorTokenUse } from "./steps/actor-token.ts";
+import { agentSession, agentSessionActive, authorityKept, inheritedAuthority } from "./steps/agent-session.ts";
 import { call } from "./steps/call.ts";
 import { mandateClaims, tokenSize } from "./steps/claims.ts";
 import { client } from "./steps/client.ts";
+import { delegation, delegationHolds, resourceDelegated } from "./steps/delegation.ts";
 import { exchangeFields, supportedFields } from "./steps/fields.ts";
 import { ledger } from "./steps/ledger.ts";
 import { mandateLifetime } from "./steps/lifetime.ts";
@@ -22,10 +26,10 @@ import { exchangeScope } from "./steps/scope.ts";
 import { session, sessionActive, sessionMatches } from "./steps/session.ts";
 import { sign } from "./steps/sign.ts";
 import { signingKey } from "./steps/signing-key.ts";
+import { spend, type SpendPorts } from "./steps/spend.ts";
 import { stepUpAnswer, type StepUpPorts } from "./steps/step-up-answer.ts";
 import { stepUpBound } from "./steps/step-up-bound.ts";
 import { stepUpChallenge } from "./steps/step-up-challenge.ts";
-import { stepUpConsumed } from "./steps/step-up-consumed.ts";
 import { stepUpFields } from "./steps/step-up-fields.ts";
 import { subjectToken, subjectTokenClient, subjectTokenUse } from "./steps/subject-token.ts";
 import { zone } from "./steps/zone.ts";
@@ -38,8 +42,10 @@ export type PipelinePorts = {
   readonly limits: RateLimit;
   readonly rate_limit_per_minute: number;
   readonly sessions: Sessions;
+  readonly delegations: Delegations;
   readonly policy: PolicyPorts;
   readonly step_up: StepUpPorts;
+  readonly spend: SpendPorts;
   readonly keys: SigningKeys;
   readonly audit: AuditWriter;
   readonly issuer_url: string;
@@ -48,8 +54,8 @@ export type PipelinePorts = {
 };
 
 /**
- * An ambient token and one resource → a mandate for one call. On a warm zone and session: no SQL, two round trips; only a
- * challenge, asked for or answered, needs the database.
+ * An ambient token and one resource → a mandate for one call. On a warm zone, session and path: no SQL, two round trips. Only a
+ * challenge, asked for or answered, and a budget need the database.
  */
 export const exchange = (ports: PipelinePorts) =>
   pipeline<Start>()
@@ -68,9 +74,20 @@ export const exchange = (ports: PipelinePorts) =>
     .load(session(ports.sessions))
     .check(sessionActive)
     .check(sessionMatches)
+    .check(authorityKept)
+    .load(actorToken(ports.snapshots, ports.tokens))
+    .check(actorTokenUse)
+    .load(actorSession(ports.sessions))
+    .check(actorSessionActive)
     .load(stepUpAnswer(ports.step_up))
+    .load(inheritedAuthority)
+    .load(agentSession(ports.delegations))
+    .check(agentSessionActive)
+    .load(delegation(ports.delegations, ports.snapshots))
+    .check(delegationHolds)
     .load(resource(ports.snapshots))
     .check(resourceInTarget)
+    .check(resourceDelegated)
     .load(exchangeScope)
     .check(stepUpBound)
     .load(exchangePolicy(ports.policy))
@@ -79,7 +96,7 @@ export const exchange = (ports: PipelinePorts) =>
     .load(mandateClaims(ports.issuer_url))
     .check(tokenSize)
     .load(signingKey(ports.keys, ports.log))
-    .commit(stepUpConsumed(ports.step_up))
+    .commit(spend(ports.spend))
     .commit(sign(ports.onSignature))
     .commit(ledger(ports.audit, ports.log, "token.exchange"))
     .seal();

@@ -1,10 +1,12 @@
 import type { KeyObject } from "node:crypto";
 import type { SetEvaluation } from "../domain/policy-evaluation.ts";
 import type { CredentialType, PolicyFacts } from "../domain/policy-input.ts";
+import type { DelegationPath } from "../domain/delegation.ts";
 import type { PolicyVerdict } from "../domain/policy-verdict.ts";
 import type { Claims } from "../domain/token.ts";
 import type { PresentedToken } from "../authority/presented-tokens.ts";
 import type { TokenRequest } from "./edge/request.ts";
+import type { AgentSession } from "./known/delegations.ts";
 import type { Session } from "./known/sessions.ts";
 import type { Application, Resource, ZoneSnapshot } from "./known/snapshot.ts";
 
@@ -41,10 +43,26 @@ export type Facts = Start & {
   readonly ttl_s: number;
   readonly subject: Claims;
   readonly session: Session;
-  /** Whether the revocation stream has a mark on what the subject token stands for, asked after the session was read. */
+  /** Whether the revocation stream has a mark on it, asked after it was read. So are the marks below. */
   readonly session_marked: boolean;
   /** The challenge that the request answered, where it was approved. Whether it is for this call is another question. */
   readonly approval: Approval | undefined;
+  /** Of the actor token, where one was sent. */
+  readonly actor: Claims | undefined;
+  readonly actor_session: Session | undefined;
+  readonly actor_session_marked: boolean;
+  /** As the subject or actor token carries them, or else as the request names them. */
+  readonly agent_session_id: string | undefined;
+  readonly delegation_edge_id: string | undefined;
+  /** Who runs, where the request or its token says so. */
+  readonly agent_session: AgentSession | undefined;
+  readonly agent_session_marked: boolean;
+  /** By whose authority, where it is not the application's own. */
+  readonly delegation: DelegationPath | undefined;
+  /** On an edge of it, or on an agent session that it leads through. */
+  readonly delegation_marked: boolean;
+  /** The application whose own scopes limit the token: the one that asks, or the one that the delegation began at. */
+  readonly scope_owner: Application;
   readonly resource: Resource;
   readonly resources: readonly Resource[];
   /** The scopes that are asked for, within every limit but policy. */

@@ -24,6 +24,7 @@ import { createAddressReader } from "./edge/address.ts";
 import { createAnswerThrottle } from "./known/answer-throttle.ts";
 import { createChallengeWaits } from "./known/challenge-waits.ts";
 import { createClientSecrets } from "./known/client-secrets.ts";
+import { createDelegations } from "./known/delegations.ts";
 import { createDirect } from "./edge/direct.ts";
 import { createGatewayNonces } from "./edge/gateway-calls.ts";
 import { createPresentedTokens } from "../authority/presented-tokens.ts";
@@ -91,6 +92,10 @@ const createCounters = (metrics: Metrics) => ({
   zone_loads: metrics.counter("sts_zone_loads_total", "Zones read from the database"),
   session_reads: metrics.counter("sts_session_reads_total", "Sessions read from the database"),
   step_up: metrics.counterBy("sts_step_up_total", "Step-up challenges, by what became of them here", "event"),
+  delegation_reads: metrics.counter(
+    "sts_delegation_reads_total",
+    "Agent sessions and paths of delegation read from the database",
+  ),
   forwarded: metrics.counter(
     "sts_untrusted_forwarded_total",
     "Calls with X-Forwarded-For from a peer that is no trusted proxy",
@@ -165,6 +170,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     );
   };
 
+  const delegations = createDelegations({ db, revocations, clock, onRead: () => counters.delegation_reads.inc() });
   const ports = {
     db,
     snapshots,
@@ -173,6 +179,7 @@ export const createSts = (deps: StsDeps): StsRole => {
     limits: deps.rateLimit,
     rate_limit_per_minute: deps.rate_limit_per_minute,
     sessions: createSessions({ db, revocations, clock, onRead: () => counters.session_reads.inc() }),
+    delegations,
     policy: {
       accounts: createPolicyAccounts({ clock, units_per_s: deps.policy_units_per_s }),
       budget_units: deps.policy_budget,
@@ -186,6 +193,7 @@ export const createSts = (deps: StsDeps): StsRole => {
       log,
       onStepUp: (event: StepUpEvent) => counters.step_up.inc(event),
     },
+    spend: { db, delegations, log, onConsumed: () => counters.step_up.inc("consumed" satisfies StepUpEvent) },
     keys,
     audit,
     issuer_url: deps.issuer_url,

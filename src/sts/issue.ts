@@ -2,8 +2,10 @@ import { pipeline } from "../kernel/pipeline.ts";
 import type { Database } from "../ports/database.ts";
 import type { PipelinePorts } from "./exchange.ts";
 import type { Start } from "./facts.ts";
+import { agentSession, agentSessionActive, namedAuthority } from "./steps/agent-session.ts";
 import { ambientClaims, tokenSize } from "./steps/claims.ts";
 import { client } from "./steps/client.ts";
+import { delegation, delegationHolds, resourceDelegated } from "./steps/delegation.ts";
 import { issueFields, supportedFields } from "./steps/fields.ts";
 import { ledger } from "./steps/ledger.ts";
 import { ambientLifetime } from "./steps/lifetime.ts";
@@ -29,7 +31,13 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
     .check(noStepUpFields)
     .check(someResources)
     .load(ambientLifetime)
+    .load(namedAuthority)
+    .load(agentSession(ports.delegations))
+    .check(agentSessionActive)
+    .load(delegation(ports.delegations, ports.snapshots))
+    .check(delegationHolds)
     .load(resources(ports.snapshots))
+    .check(resourceDelegated)
     .load(issueScope)
     .load(issuePolicy(ports.policy))
     .load(policyAllowsSome)

@@ -136,7 +136,8 @@ const draftOf = (
   head: string,
 ): AuditDraft => {
   const policy = policyOf(facts);
-  const event = { id: is.id, event_type, session_id: is.session_id, agent_session_id: null, decision: is.decision };
+  const agent_session_id = facts.agent_session?.id ?? facts.subject?.agent_session_id ?? null;
+  const event = { id: is.id, event_type, session_id: is.session_id, agent_session_id, decision: is.decision };
   const evaluations = evaluationsOf(event, policy, facts.judged ?? []);
   // What the version's id implies stands in the document that the evaluations name, if there is one.
   const implied = evaluations.documents.length > 0 ? undefined : policy;
@@ -149,6 +150,8 @@ const draftOf = (
     client_id: is.client_id,
     subject: is.subject,
     session_id: is.session_id,
+    agent_session_id,
+    delegation_edge_id: facts.delegation?.last.id ?? facts.subject?.delegation_edge_id ?? null,
     resource_id: resourceOf(facts),
     policy_set_id: implied?.policy_set_id ?? null,
     policy_set_version_id: policy?.policy_set_version_id ?? null,

@@ -23,6 +23,7 @@ export type ZoneRow = {
     readonly identifier: string;
     readonly upstream_url: string;
     readonly scopes: readonly string[];
+    readonly cost_units: number;
   }[];
   /** The two most recent, newest first. `signs`: its time has come. */
   readonly keys: readonly {
@@ -54,7 +55,8 @@ export const readZone = async (sql: Queryable, zone_id: string): Promise<ZoneRow
         from applications a where a.zone_id = z.id and a.archived_at is null),
       'resources', (
         select coalesce(json_agg(json_build_object(
-          'id', r.id, 'identifier', r.identifier, 'upstream_url', r.upstream_url, 'scopes', r.scopes)), '[]'::json)
+          'id', r.id, 'identifier', r.identifier, 'upstream_url', r.upstream_url, 'scopes', r.scopes,
+          'cost_units', r.cost_units)), '[]'::json)
         from resources r where r.zone_id = z.id and r.archived_at is null),
       'keys', (
         select coalesce(json_agg(json_build_object(
@@ -221,8 +223,9 @@ export const readTime_ms = async (sql: Queryable): Promise<number> => {
 };
 
 /**
- * Zones in order, each with the number of its last revocation message and the sessions and grants that are still worth a
- * mark, in one statement: number and marks are of one moment. A mark lives until the last token is past every leeway.
+ * Zones in order, each with the number of its last revocation message and all that is still worth a mark: sessions, grants
+ * and edges that were revoked, agent sessions that are not active. One statement: number and marks are of one moment. A mark
+ * lives until the last token is past every leeway.
  */
 export const readRevocations = async (
   sql: Queryable,
@@ -247,6 +250,18 @@ export const readRevocations = async (
         where r.zone_id = s.zone_id and r.revoked_at is not null
           and r.expires_at > now() - make_interval(secs => ${LEEWAY_S}::float8)
           and (s.zone_id > ${zone_id} or ('session', r.id) > (${kind}::text, ${id}::text))
+        union all
+        select 'agent_session', a.id, ceil(extract(epoch from a.expires_at) + ${LEEWAY_S}::float8)::float8
+        from agent_sessions a
+        where a.zone_id = s.zone_id and a.status <> 'active'
+          and a.expires_at > now() - make_interval(secs => ${LEEWAY_S}::float8)
+          and (s.zone_id > ${zone_id} or ('agent_session', a.id) > (${kind}::text, ${id}::text))
+        union all
+        select 'delegation_edge', e.id, ceil(extract(epoch from e.expires_at) + ${LEEWAY_S}::float8)::float8
+        from delegation_edges e
+        where e.zone_id = s.zone_id and e.revoked_at is not null
+          and e.expires_at > now() - make_interval(secs => ${LEEWAY_S}::float8)
+          and (s.zone_id > ${zone_id} or ('delegation_edge', e.id) > (${kind}::text, ${id}::text))
         order by kind, id limit ${limits.marks}
       ) m) as marks
     from stream_seqs s

@@ -46,8 +46,16 @@ const NEEDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     sts_replicas: "SIUD",
     idempotency_keys: "",
     quotas: "",
+    agent_sessions: "S",
+    delegation_budgets: "S",
+    delegation_edges: "S",
+    delegation_epochs: "S",
   },
   caracal_coordinator: {
+    agent_sessions: "SIUD",
+    delegation_budgets: "SID",
+    delegation_edges: "SIUD",
+    delegation_epochs: "SIU",
     policy_activations: "",
     sts_replicas: "",
     grants: "",
@@ -97,7 +105,7 @@ describe("the privileges that the control plane's tables give", () => {
     assert.deepEqual([...of_api].toSorted(), Object.keys(NEEDED["caracal_api"] ?? {}));
   });
 
-  it("let the STS keep a credential and consume a challenge, and the control plane decide one: by column", async () => {
+  it("let the STS keep a credential, consume a challenge and count a budget, and the control plane decide one: by column", async () => {
     const columns = async (grantee: string, table: string): Promise<readonly string[]> =>
       (
         await api.db.sql<{ column_name: string }[]>`
@@ -110,6 +118,7 @@ describe("the privileges that the control plane's tables give", () => {
       "sealed_refresh_token",
     ]);
     assert.deepEqual(await columns("caracal_sts", "step_up_challenges"), ["consumed_at", "failures"]);
+    assert.deepEqual(await columns("caracal_sts", "delegation_budgets"), ["cost_used", "exchanges_used"]);
     assert.deepEqual(await columns("caracal_api", "step_up_challenges"), ["decided_at", "decided_by", "decision"]);
   });
 });

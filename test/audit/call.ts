@@ -33,6 +33,7 @@ export const ordinaryCalls = (zone_id: string): (() => OrdinaryCall) => {
     identifier: "resource://tools",
     upstream_url: "http://upstream.test/",
     scopes: ["tools:call", "tools:list"],
+    cost_units: 0,
   });
   const policy = {
     state: "active",
@@ -93,8 +94,12 @@ export const ordinaryCalls = (zone_id: string): (() => OrdinaryCall) => {
         scope: undefined,
         subject_token: "the.subject.token",
         subject_token_type: undefined,
+        actor_token: undefined,
+        actor_token_type: undefined,
         requested_token_type: undefined,
         session_id: undefined,
+        agent_session_id: undefined,
+        delegation_edge_id: undefined,
         ttl_seconds: undefined,
         method: "POST",
         path: "/mcp",

@@ -19,6 +19,8 @@ const exchange: fc.Arbitrary<GatewayExchange> = fc.record(
     subject_token: text,
     resource: text,
     scope: fc.string({ maxLength: 8 }),
+    agent_session_id: text,
+    delegation_edge_id: text,
     method: text,
     path: text,
     request_id: text,
@@ -47,6 +49,13 @@ const grant = fc.record(
     agent_session_id: text,
     delegation_edge_id: text,
     grant_id: text,
+    delegation_chain: fc.array(
+      fc.record(
+        { application_id: text, agent_session_id: text, delegation_edge_id: text },
+        { requiredKeys: ["application_id", "agent_session_id"] },
+      ),
+      { maxLength: 2 },
+    ),
   },
   {
     requiredKeys: [
@@ -67,6 +76,7 @@ const OPTIONAL = new Set([
   "challenge_id",
   "challenge_response",
   "agent_session_id",
+  "delegation_chain",
   "delegation_edge_id",
   "grant_id",
   "scope",

@@ -235,6 +235,24 @@ describe("a mandate for one call", () => {
     });
   }
 
+  it("is refused where a header names another agent session or delegation than its own, and not burnt by it", async () => {
+    const own = { agent_session_id: "a-1", delegation_edge_id: "e-1" };
+    for (const [claims, headers] of [
+      [own, { "x-caracal-agent-session": "a-2" }],
+      [own, { "x-caracal-delegation-edge": "e-2" }],
+      [{}, { "x-caracal-agent-session": "a-1" }],
+      [{}, { "x-caracal-delegation-edge": "e-1" }],
+    ] as const) {
+      const token = rig.mandate(claims);
+      const answer = await rig.call("/", { token, headers });
+      assert.equal(answer.status, 403);
+      assert.equal(((await answer.json()) as { reason: string }).reason, "mandate_for_another_call");
+      const named = "agent_session_id" in claims;
+      const same = named ? { "x-caracal-agent-session": "a-1", "x-caracal-delegation-edge": "e-1" } : {};
+      assert.equal((await rig.call("/", { token, headers: same })).status, 200);
+    }
+  });
+
   it("is not burnt by a ledger that takes nothing", async () => {
     const token = rig.mandate();
     rig.ledger(new Error("away"));

@@ -26,7 +26,14 @@ describe("a call that is allowed", () => {
       response.statusCode = 201;
       response.end(`${request.method} ${request.url}`);
     });
-    const answer = await rig.call("/things?x=1", { method: "PUT", headers: { "x-caracal-scope": "read" } });
+    const answer = await rig.call("/things?x=1", {
+      method: "PUT",
+      headers: {
+        "x-caracal-scope": "read",
+        "x-caracal-agent-session": "agent-1",
+        "X-Caracal-Delegation-Edge": "edge-1",
+      },
+    });
     assert.equal(answer.status, 201);
     assert.equal(await answer.text(), "PUT /base/things?x=1");
     assert.equal(answer.headers.get("x-own"), "1");
@@ -34,9 +41,12 @@ describe("a call that is allowed", () => {
     assert.equal(exchange?.method, "PUT");
     assert.equal(exchange?.path, "/things", "the query stays out of policy and ledger");
     assert.equal(exchange?.scope, "read");
+    assert.equal(exchange?.agent_session_id, "agent-1");
+    assert.equal(exchange?.delegation_edge_id, "edge-1");
     assert.equal(exchange?.zone_id, ZONE);
     const sent = headersOf(rig.seen.at(-1)?.headers ?? []);
     assert.deepEqual(sent.get("authorization"), [`Bearer mandate-for-${RESOURCE}`]);
+    for (const name of sent.keys()) assert.doesNotMatch(name, /^x-caracal-/, "it goes no further");
     assert.equal(sent.get("x-request-id")?.[0], answer.headers.get("x-request-id"));
     assert.equal(exchange?.request_id, answer.headers.get("x-request-id"));
     assert.deepEqual(sent.get("host"), [`127.0.0.1:${rig.upstream_port}`]);

@@ -47,6 +47,30 @@ describe("the index of running calls", () => {
     assert.deepEqual(calls.all(), [other]);
   });
 
+  it("tells a call of what was revoked anywhere on the way that its authority came", () => {
+    const link = (n: number) => ({ application_id: "app", agent_session_id: `a-${n}`, delegation_edge_id: `e-${n}` });
+    const root = { application_id: "app", agent_session_id: "a-0" };
+    const through = () =>
+      begin("s-1", { agent_session_id: "a-2", delegation_edge_id: "e-2", delegation_chain: [root, link(1), link(2)] });
+    for (const [kind, id] of [
+      ["agent_session", "a-0"],
+      ["agent_session", "a-1"],
+      ["delegation_edge", "e-1"],
+      ["agent_session", "a-2"],
+      ["delegation_edge", "e-2"],
+      ["session", "s-1"],
+    ] as const) {
+      hand = handRevocations();
+      calls = createRunningCalls(hand.revocations);
+      const [call, other] = [through(), begin("s-2", { agent_session_id: "a-9" })];
+      hand.revoke(kind === "agent_session" ? "delegation_edge" : "agent_session", id);
+      assert.equal(call.told, 0, `${id} of another kind`);
+      hand.revoke(kind, id);
+      assert.deepEqual([call.told, other.told], [1, 0], id);
+      assert.equal(calls.size, 1);
+    }
+  });
+
   it("does not take an id of one kind for one of another", () => {
     const call = begin("same", { grant_id: "same" });
     hand.revoke("agent_session", "same");

@@ -4,6 +4,7 @@ import type { ExchangeAnswer, GatewayExchange } from "../../src/contracts/exchan
 import type { Cancellation } from "../../src/kernel/cancel.ts";
 import { signToken } from "../../src/domain/token.ts";
 import { decide } from "../../src/gateway/decide.ts";
+import { problems } from "../../src/sts/problems.ts";
 import { StsTimeout } from "../../src/ports/sts.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
 import { eventually } from "../support/eventually.ts";
@@ -161,15 +162,16 @@ describe("a call that is refused", () => {
     await refused("GET /r/only-one/", { Authorization: `Bearer ${token}` }, bad);
     await refused("GET /", { ...withToken(token), "x-caracal-resource": RESOURCE }, bad);
     await refused("GET /", { ...withToken(token), "X-Caracal-Resource": "" }, bad);
-    for (const name of [
-      "X-Caracal-Client-ID",
-      "X-Caracal-Agent-Session",
-      "X-Caracal-Delegation-Edge",
-      "X-Caracal-Challenge-Id",
-      "X-Caracal-Challenge-Response",
-    ]) {
+    for (const name of ["X-Caracal-Client-ID", "X-Caracal-Challenge-Id", "X-Caracal-Challenge-Response"]) {
       const body = await refused("GET /", { ...withToken(token), [name]: "x" }, bad);
       assert.match(String(body["message"]), new RegExp(name));
+    }
+    for (const name of ["X-Caracal-Agent-Session", "X-Caracal-Delegation-Edge"]) {
+      for (const value of ["", "two ids", "x".repeat(129)]) {
+        const body = await refused("GET /", { ...withToken(token), [name]: value }, bad);
+        assert.match(String(body["message"]), new RegExp(name));
+      }
+      await refused("GET /", { ...withToken(token), [name]: "a", [name.toLowerCase()]: "a" }, bad);
     }
     await refused("GET /", { ...withToken(token), "X-Caracal-Scope": 'bad"scope' }, bad);
     await refused("GET /", { ...withToken(token), "X-Caracal-Scope": "a", "x-caracal-scope": "b" }, bad);
@@ -243,6 +245,11 @@ describe("a call that is refused", () => {
     await refused("GET /", withToken(rig.ambient({ sid: "s-revoked" })), bad);
     await refused("GET /", withToken(rig.mandate({ sid: "s-revoked" })), bad);
     await refused("GET /", withToken(rig.ambient({ agent_session_id: "a-revoked" })), bad);
+    const delegation_chain = [
+      { application_id: "app", agent_session_id: "a-revoked" },
+      { application_id: "app", agent_session_id: "a-1", delegation_edge_id: "e-1" },
+    ];
+    await refused("GET /", withToken(rig.ambient({ agent_session_id: "a-1", delegation_chain })), bad);
     await refused("GET /", withToken(rig.ambient({ delegation_edge_id: "e-revoked" })), bad);
     await refused("GET /", withToken(rig.ambient({ grant_id: "g-revoked" })), bad);
     rig.revoke("session", "session-1", "another-zone");
@@ -314,6 +321,8 @@ describe("the STS's word", () => {
   after(() => rig.close());
 
   const CASES: readonly (readonly [string, number, string, string, number, string, readonly string[]])[] = [
+    ["an agent session's end", 403, "access_denied", "agent_session_revoked", 403, "AccessDenied", ["denials_policy"]],
+    ["a budget's end", 403, "access_denied", "delegation_budget_spent", 403, "AccessDenied", ["denials_policy"]],
     ["a policy's deny", 403, "access_denied", "policy_denied", 403, "AccessDenied", ["denials_policy"]],
     [
       "an evaluation that failed",
@@ -368,6 +377,23 @@ describe("the STS's word", () => {
     ],
     ["a word that nobody knows", 418, "teapot", "teapot", 502, "BadGateway", ["sts_exchange_errors"]],
   ];
+  it("on agent sessions and delegations is told from policy's, whatever of them it refuses", async () => {
+    const about = Object.entries(problems).filter(
+      ([reason, { error }]) =>
+        (/^(?:agent_session|delegation)_/.test(reason) && error === "access_denied") ||
+        reason === "resource_not_delegated",
+    );
+    assert.ok(about.length > 10);
+    for (const [reason, { status, error }] of about) {
+      const body = { error, error_description: "inside words", reason, requestId: "r" };
+      rig.sts.answer = () => ({ ok: false, status, body });
+      const answer = await rig.call("/");
+      const said = (await answer.json()) as Record<string, unknown>;
+      assert.deepEqual([answer.status, said["error"], said["reason"]], [403, "AccessDenied", reason]);
+      assert.match(String(said["message"]), /agent session or the delegation/, reason);
+    }
+  });
+
   for (const [name, status, error, reason, expected_status, expected_error, counted] of CASES) {
     it(`${name} becomes ${expected_status} ${expected_error}`, async () => {
       const body = {

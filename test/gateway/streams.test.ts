@@ -154,6 +154,38 @@ describe("a running answer", () => {
     await eventually(() => stream.upstreamClosed());
   });
 
+  it("is cut by any edge or agent session on the way to the mandate's, and by the session of who acts", async () => {
+    await start();
+    for (const [kind, at] of [
+      ["agent_session", 0],
+      ["delegation_edge", 1],
+      ["agent_session", 1],
+      ["delegation_edge", 2],
+      ["session", "actor"],
+    ] as const) {
+      const id = (what: string, n: number | string): string => `${what}-${n} until ${kind}-${at}`;
+      const link = (n: number) => ({ application_id: "app", agent_session_id: id("agent_session", n) });
+      const edge = (n: number) => ({ ...link(n), delegation_edge_id: id("delegation_edge", n) });
+      rig.sts.answer = (request) => {
+        const allowed = rig.allow(request);
+        assert.ok(allowed.ok);
+        return { ok: true, body: { ...allowed.body, delegation_chain: [link(0), edge(1), edge(2), edge(3)] } };
+      };
+      let closed = false;
+      rig.upstream((_request, response) => {
+        response.on("close", () => (closed = true));
+        response.write("begun");
+      });
+      const raw = await openRaw(rig.port);
+      const token = rig.ambient({ act: { sub: "actor", sid: id("session", "actor") } });
+      raw.write(requestText("GET /", { Authorization: `Bearer ${token}`, "X-Caracal-Resource": RESOURCE }));
+      await raw.until(/begun/);
+      rig.revoke(kind, id(kind, at));
+      await raw.untilClosed(500);
+      await eventually(() => closed);
+    }
+  });
+
   it("that has not begun is answered with 401, and the upstream's call ends", async () => {
     await start();
     let aborted = false;

@@ -23,6 +23,15 @@ describe("shares of a cache", () => {
     );
   });
 
+  it("keeps what is looked at, as used", () => {
+    const shares = createKeptShares<string, number>(2);
+    shares.put("a", "x", 1);
+    shares.put("a", "y", 2);
+    assert.deepEqual([shares.get("a", "x"), shares.get("a", "x"), shares.get("b", "x")], [1, 1, undefined]);
+    shares.put("a", "z", 3);
+    assert.deepEqual([shares.get("a", "x"), shares.get("a", "y"), shares.get("a", "z")], [1, undefined, 3]);
+  });
+
   it("never holds more than its number, nor loses what an owner with its even share has, whatever comes", () => {
     const puts = fc.array(fc.tuple(fc.constantFrom("b", "c"), fc.nat(30)), { maxLength: 200 });
     fc.assert(

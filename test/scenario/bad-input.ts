@@ -155,7 +155,13 @@ const gatewayCases = (token: string, resource: TestResource): readonly GatewayCa
       ...request,
       headers: { ...bearer, ...named, "X-Caracal-Client-ID": "me" },
     },
-    { name: "an agent session", ...request, headers: { ...bearer, ...named, "X-Caracal-Agent-Session": "x" } },
+    {
+      name: "an agent session of nobody",
+      status: 403,
+      error: "AccessDenied",
+      headers: { ...bearer, ...named, "X-Caracal-Agent-Session": "x" },
+    },
+    { name: "two agent sessions", ...request, headers: { ...bearer, ...named, "X-Caracal-Agent-Session": ["x", "x"] } },
     { name: "a way up", ...request, target: "/hop/../../m0/hop", headers: { ...bearer, ...named } },
     { name: "an encoded way up", ...request, target: "/hop/%2e%2e/hop", headers: { ...bearer, ...named } },
     { name: "a way up encoded twice", ...request, target: "/hop/%252e%252e/hop", headers: { ...bearer, ...named } },
@@ -248,9 +254,17 @@ const formCases = (t: Topology, application: TestApplication, resource: TestReso
       ...invalid,
       body: `grant_type=${encodeURIComponent("urn:ietf:params:oauth:grant-type:token-exchange")}&${client}&subject_token=abc&subject_token_type=${encodeURIComponent("urn:ietf:params:oauth:token-type:access_token")}&resource=${encodeURIComponent(resource.identifier)}`,
     },
-    ...["actor_token", "agent_session_id", "delegation_edge_id", "challenge_id", "challenge_response"].map(
-      (field): FormCase => ({ name: field, ...invalid, body: `${ask}&${field}=x` }),
-    ),
+    ...["actor_token", "challenge_id", "challenge_response"].map((field): FormCase => ({
+      name: field,
+      ...invalid,
+      body: `${ask}&${field}=x`,
+    })),
+    ...["agent_session_id", "delegation_edge_id"].map((field): FormCase => ({
+      name: field,
+      statuses: [403],
+      error: "access_denied",
+      body: `${ask}&${field}=x`,
+    })),
     {
       name: "too large a form",
       statuses: [400, 413],

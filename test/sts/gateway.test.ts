@@ -19,6 +19,7 @@ import { StsTimeout } from "../../src/ports/sts.ts";
 import { Unavailable } from "../../src/ports/streams.ts";
 import { eventually } from "../support/eventually.ts";
 import { ALLOW_AGENTS, type Fixture, startFixture, type TestApplication, type TestResource } from "./fixture.ts";
+import { createGraph, type TestAgent } from "./graph.ts";
 
 type Signed = {
   readonly ring?: Keyring;
@@ -446,6 +447,37 @@ describe("the Gateway's own calls", () => {
       );
       const lives_s = (marks[0]?.expires_at ?? 0) - f.clock.now_ms() / 1_000;
       assert.ok(lives_s > 3_600 && lives_s < 3_700, `${lives_s} s`);
+    });
+
+    it("bring the agent sessions that do not run and the edges that were revoked, until nothing of them can live", async () => {
+      const own = await f.newZone();
+      const graph = createGraph(f, own);
+      const owner = await f.newApplication(own);
+      const agents = await Promise.all([1, 2, 3].map(() => graph.agent(owner)));
+      const [giver, ended, over] = agents as [TestAgent, TestAgent, TestAgent];
+      const [held, revoked, gone] = [
+        await graph.edge(giver, ended),
+        await graph.edge(giver, ended),
+        await graph.edge(giver, ended, { expires_in_s: -61 }),
+      ];
+      await graph.suspend(ended);
+      await f.control.sql`update agent_sessions set status = 'terminated', expires_at = now() - interval '61 seconds'
+        where zone_id = ${own} and id = ${over.id}`;
+      for (const id of [revoked, gone]) await graph.revoke(id);
+      const marks = (await pages())
+        .flatMap((page) => page.zones.filter((one) => one.zone_id === own))
+        .flatMap((one) => one.marks);
+      assert.deepEqual(
+        marks.map(({ kind, id }) => [kind, id]),
+        [
+          ["agent_session", ended.id],
+          ["delegation_edge", revoked],
+        ],
+      );
+      assert.notEqual(held, revoked);
+      const lives_s = marks.map(({ expires_at }) => expires_at - f.clock.now_ms() / 1_000);
+      assert.ok((lives_s[0] ?? 0) > 3_600 && (lives_s[0] ?? 0) < 3_700, `${lives_s[0]} s`);
+      assert.ok((lives_s[1] ?? 0) > 1_800 && (lives_s[1] ?? 0) < 1_900, `${lives_s[1]} s`);
     });
 
     it("come in pages that together hold every zone and mark once, as of no later number than their first part", async () => {

@@ -29,6 +29,7 @@ const resourceNamed = (id: string): Resource => ({
   identifier: `resource://${id}`,
   upstream_url: "http://u",
   scopes: ["read"],
+  cost_units: 0,
 });
 const zone = {
   zone_id: "z",
@@ -44,8 +45,12 @@ const start = (some: Partial<TokenRequest> = {}): Start => ({
     scope: undefined,
     subject_token: "the.subject.token",
     subject_token_type: undefined,
+    actor_token: undefined,
+    actor_token_type: undefined,
     requested_token_type: undefined,
     session_id: undefined,
+    agent_session_id: undefined,
+    delegation_edge_id: undefined,
     ttl_seconds: undefined,
     method: "POST",
     path: '/a"b',
@@ -163,6 +168,8 @@ describe("what the ledger is told", () => {
       client_id: "app",
       subject: "app",
       session_id: SESSION,
+      agent_session_id: null,
+      delegation_edge_id: null,
       resource_id: "one",
       policy_set_id: null, // in a document
       policy_set_version_id: "v1",

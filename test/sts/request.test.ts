@@ -112,10 +112,10 @@ describe("a token request", () => {
       ...AMBIENT,
       client_id: "a",
       client_secret: "s",
-      actor_token: "x",
-      delegation_edge_id: "e",
+      challenge_id: "x",
+      audience: "e",
       state: "?",
     });
-    assert.deepEqual(unsupported, ["actor_token", "delegation_edge_id"]);
+    assert.deepEqual(unsupported, ["audience", "challenge_id"]);
   });
 });

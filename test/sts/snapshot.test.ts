@@ -293,12 +293,12 @@ describe("what the STS keeps in memory", () => {
     it("is read once while the stream is whole, and the mark is asked for each time", async () => {
       const { sessions, state, reads } = create_sessions();
       const id = await insert();
-      await Promise.all(Array.from({ length: 20 }, async () => sessions.get(zone, { sid: id })));
+      await Promise.all(Array.from({ length: 20 }, async () => sessions.get(zone, id)));
       at_ms += 600_000;
-      const found = sessions.get(zone, { sid: id });
+      const found = sessions.get(zone, id);
       assert.ok(found !== undefined && !(found instanceof Promise) && !found.marked);
       state.marks.add(`session ${id}`);
-      const marked = sessions.get(zone, { sid: id });
+      const marked = sessions.get(zone, id);
       assert.ok(marked !== undefined && !(marked instanceof Promise) && marked.marked);
       assert.equal(reads(), 1);
     });
@@ -306,42 +306,26 @@ describe("what the STS keeps in memory", () => {
     it("sees a mark that comes while the row is being read", async () => {
       const { sessions, state } = create_sessions();
       const id = await insert();
-      const reading = sessions.get(zone, { sid: id });
+      const reading = sessions.get(zone, id);
       state.marks.add(`session ${id}`);
       assert.equal((await reading)?.marked, true);
-    });
-
-    it("counts as marked by any id that its token depends on", async () => {
-      for (const [kind, claim] of [
-        ["session", "sid"],
-        ["agent_session", "agent_session_id"],
-        ["delegation_edge", "delegation_edge_id"],
-        ["grant", "grant_id"],
-      ] as const) {
-        const { sessions, state } = create_sessions();
-        const sid = await insert();
-        const authority = { agent_session_id: "a", delegation_edge_id: "d", grant_id: "g", sid };
-        assert.equal((await sessions.get(zone, authority))?.marked, false);
-        state.marks.add(`${kind} ${authority[claim]}`);
-        assert.equal((await sessions.get(zone, authority))?.marked, true, kind);
-      }
     });
 
     it("is read again once it is a second old while the stream is silent, and is revoked by its row then", async () => {
       const { sessions, state, reads } = create_sessions();
       const id = await insert();
-      await sessions.get(zone, { sid: id });
+      await sessions.get(zone, id);
       state.age_ms = 3_001;
       await f.db.sql`update sessions set revoked_at = now() where zone_id = ${zone} and id = ${id}`;
       at_ms += 1_000;
-      assert.equal((await sessions.get(zone, { sid: id }))?.session.revoked, true);
+      assert.equal((await sessions.get(zone, id))?.session.revoked, true);
       assert.equal(reads(), 2);
     });
 
     it("of another zone can't be named", async () => {
       const { sessions } = create_sessions();
       const id = await insert();
-      assert.equal(await sessions.get(uuidv7(), { sid: id }), undefined);
+      assert.equal(await sessions.get(uuidv7(), id), undefined);
     });
   });
 });

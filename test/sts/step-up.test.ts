@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createGraph } from "./graph.ts";
 import { createHash } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { uuidv7 } from "../../src/kernel/ids.ts";
@@ -77,6 +78,29 @@ describe("a call that policy wants stepped up", () => {
       (event) => event.metadata_json?.includes(asked.id) && event.decision === "allow",
     );
     assert.equal(allows.length, 1);
+  });
+
+  it("takes an approval and a budget together, or neither of them", async () => {
+    const graph = createGraph(s.f, s.zone);
+    const giver = await graph.agent(await s.f.newApplication(s.zone));
+    const agent = await graph.agent(s.app);
+    const edge = await graph.edge(giver, agent, { exchanges_max: 1 });
+    const calls = [s.fresh(), s.fresh()].map((call) => ({
+      ...call,
+      agent_session_id: agent.id,
+      delegation_edge_id: edge,
+    }));
+    const asked = await Promise.all(calls.map((fields) => s.ask(fields)));
+    for (const { id } of asked) await s.decide(id, "satisfied");
+    const tries = calls.flatMap((fields, at) => {
+      const answer = asked[at];
+      return answer === undefined ? [] : Array.from({ length: 8 }, () => s.call({ ...fields, ...s.answering(answer) }));
+    });
+    const answers = await Promise.all(tries);
+    assert.equal(answers.filter(({ status }) => status === 200).length, 1);
+    assert.deepEqual(await graph.used(edge), { exchanges_used: 1, cost_used: 0 });
+    const used = await Promise.all(asked.map(async ({ id }) => (await s.row(id))?.consumed_at ?? null));
+    assert.equal(used.filter((at) => at !== null).length, 1, "the approval that no mandate came of is still good");
   });
 
   it("keeps its approval where policy denies after all", async () => {

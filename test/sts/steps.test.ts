@@ -36,8 +36,12 @@ const request = (some: Partial<TokenRequest> = {}): TokenRequest => ({
   scope: undefined,
   subject_token: undefined,
   subject_token_type: undefined,
+  actor_token: undefined,
+  actor_token_type: undefined,
   requested_token_type: undefined,
   session_id: undefined,
+  agent_session_id: undefined,
+  delegation_edge_id: undefined,
   ttl_seconds: undefined,
   method: undefined,
   path: undefined,
@@ -59,6 +63,7 @@ const resource = (identifier: string, scopes: readonly string[]): Resource => ({
   identifier,
   upstream_url: "http://u",
   scopes,
+  cost_units: 0,
 });
 const claims = (some: Partial<Claims> = {}): Claims => ({
   iss: "i",
@@ -156,7 +161,9 @@ describe("the scopes of a mandate", () => {
     exchangeScope.run({
       request: request({ scope }),
       resource: resource("r", limits.resource),
-      application: application(limits.application),
+      delegation: undefined,
+      actor: undefined,
+      scope_owner: application(limits.application),
       subject: claims({ scope: limits.subject }),
     });
 
@@ -207,7 +214,12 @@ describe("the scopes of a mandate", () => {
 
 describe("the scopes of an ambient token", () => {
   const of = (scope: string | undefined, held: string[], ...resources: Resource[]) =>
-    issueScope.run({ request: request({ scope }), resources, application: application(held) });
+    issueScope.run({
+      request: request({ scope }),
+      resources,
+      delegation: undefined,
+      scope_owner: application(held),
+    });
 
   it("are the application's whole list where nothing limits them, the platform's own included", () => {
     assert.deepEqual(of(undefined, ["a", "coordinator.admin"]), { scopes: ["a", "coordinator.admin"] });
@@ -256,9 +268,9 @@ describe("the scopes of an ambient token", () => {
 
 describe("the fields of a request", () => {
   it("are refused by name where they are not served", () => {
-    const denial = supportedFields.run({ request: request({ unsupported: ["actor_token"] }) });
+    const denial = supportedFields.run({ request: request({ unsupported: ["challenge_id"] }) });
     assert.equal(reasonOf(denial), "field_not_supported");
-    assert.match(denial?.extra?.description ?? "", /actor_token is not supported/);
+    assert.match(denial?.extra?.description ?? "", /challenge_id is not supported/);
     const id_token = "urn:ietf:params:oauth:token-type:id_token";
     assert.match(
       supportedFields.run({ request: request({ subject_token_type: id_token }) })?.extra?.description ?? "",
@@ -330,17 +342,10 @@ describe("the call of a mandate", () => {
 });
 
 describe("a subject token", () => {
-  it("is ambient, bound to no actor or edge, and the caller's own", () => {
+  it("is ambient, bound to no grant, and the caller's own", () => {
     assert.equal(subjectTokenUse.run({ subject: claims() }), undefined);
     assert.equal(reasonOf(subjectTokenUse.run({ subject: claims({ use: "per_call" }) })), "subject_token_not_ambient");
-    for (const some of [
-      { act: { sub: "x" } },
-      { agent_session_id: "x" },
-      { delegation_edge_id: "x" },
-      { grant_id: "x" },
-    ]) {
-      assert.equal(reasonOf(subjectTokenUse.run({ subject: claims(some) })), "subject_token_bound");
-    }
+    assert.equal(reasonOf(subjectTokenUse.run({ subject: claims({ grant_id: "x" }) })), "subject_token_bound");
     assert.equal(subjectTokenClient.run({ subject: claims(), application: application([]) }), undefined);
     assert.equal(
       reasonOf(subjectTokenClient.run({ subject: claims({ client_id: "other" }), application: application([]) })),
@@ -349,7 +354,8 @@ describe("a subject token", () => {
   });
 
   it("is good for the resources that it names, or for any where it names none", () => {
-    const at = (target: string[]) => resourceInTarget.run({ subject: claims({ target }), resource: resource("r", []) });
+    const at = (target: string[]) =>
+      resourceInTarget.run({ subject: claims({ target }), actor: undefined, resource: resource("r", []) });
     assert.equal(at([]), undefined);
     assert.equal(at(["q", "r"]), undefined);
     assert.equal(reasonOf(at(["q", "r2"])), "resource_not_in_target");

@@ -449,8 +449,10 @@ describe("the token endpoint", () => {
         [{ sub: other.id }, "session_mismatch"],
         [{ sid: uuidv7() }, "session_unknown"],
         [{ sid: "../../" }, "session_unknown"],
-        [{ agent_session_id: uuidv7() }, "subject_token_bound"],
-        [{ act: { sub: other.id } }, "subject_token_bound"],
+        [{ agent_session_id: uuidv7() }, "agent_session_unknown"],
+        [{ delegation_edge_id: uuidv7() }, "delegation_edge_unknown"],
+        [{ act: { sub: other.id, also: "x" } }, "subject_token_claims"],
+        [{ grant_id: uuidv7() }, "subject_token_bound"],
       ];
       for (const [some, reason] of cases) assert.equal(await reasonFor(signed(some)), reason, JSON.stringify(some));
     });
@@ -602,7 +604,7 @@ describe("the token endpoint", () => {
   describe("refuses by name", () => {
     it("what it does not serve, and never ignores it", async () => {
       const ambient = tokenOf(await f.ambient(zone, app));
-      const fields = ["actor_token", "actor_token_type", "agent_session_id", "delegation_edge_id", "audience"];
+      const fields = ["audience"];
       for (const name of fields) {
         for (const answer of [
           await f.ambient(zone, app, { [name]: "x" }),
@@ -638,7 +640,7 @@ describe("the token endpoint", () => {
       // Not one whose like was told a moment ago: repeated denials are counted, and have no event of their own.
       const fresh = await f.newApplication(zone);
       await eventually(async () => assert.equal((await f.ambient(zone, fresh)).status, 200));
-      const known = await f.ambient(zone, fresh, { actor_token: "x" });
+      const known = await f.ambient(zone, fresh, { audience: "x" });
       const [event] = await f.eventsOf(String(known.headers.get("x-request-id")));
       assert.deepEqual([event?.decision, event?.client_id, event?.event_type], ["deny", fresh.id, "token.issue"]);
       assert.equal((JSON.parse(event?.metadata_json ?? "{}") as { reason: string }).reason, "field_not_supported");

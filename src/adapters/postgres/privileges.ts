@@ -29,8 +29,12 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     step_up_challenges: "select insert",
     sts_replicas: "select insert update delete",
     policy_activations: "select insert update delete",
+    agent_sessions: "select",
+    delegation_edges: "select",
+    delegation_epochs: "select",
+    delegation_budgets: "select",
   },
-  // Verifies tokens against the zones, and knows applications, resources and sessions.
+  // Verifies tokens against the zones, knows applications, resources and sessions, and keeps who runs and who gave what to whom.
   caracal_coordinator: {
     schema_migrations: "select",
     stream_seqs: "select insert update",
@@ -40,6 +44,10 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     applications: "select",
     resources: "select",
     sessions: "select",
+    agent_sessions: "select insert update delete",
+    delegation_edges: "select insert update delete",
+    delegation_epochs: "select insert update",
+    delegation_budgets: "select insert delete",
   },
   // The control plane. What is immutable it can't update, and its own audit it can only add to.
   caracal_api: {
@@ -98,6 +106,8 @@ const COLUMNS: readonly { readonly group: string; readonly table: string; readon
   },
   // A wrong answer is counted, and a right one consumes. Who decides is not the STS's to write.
   { group: "caracal_sts", table: "step_up_challenges", columns: ["failures", "consumed_at"] },
+  // What was used up of a budget. How much there is, is not the STS's to write.
+  { group: "caracal_sts", table: "delegation_budgets", columns: ["exchanges_used", "cost_used"] },
   { group: "caracal_api", table: "step_up_challenges", columns: ["decision", "decided_by", "decided_at"] },
 ];
 

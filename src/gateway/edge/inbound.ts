@@ -13,10 +13,11 @@ export type Inbound = {
   readonly scopes: readonly string[];
   readonly challenge_ids: readonly string[];
   readonly challenge_responses: readonly string[];
+  /** Values of `X-Caracal-Agent-Session` and `X-Caracal-Delegation-Edge`: who runs, and by whose authority. */
+  readonly agent_sessions: readonly string[];
+  readonly delegation_edges: readonly string[];
   /** Values of `X-Caracal-Client-ID`: a caller says who it is by its token alone. */
   readonly client_ids: readonly string[];
-  /** Headers that this Gateway would have to act on and can't: refused by name, never ignored. */
-  readonly unsupported: readonly string[];
   /** Why the message's framing is not clear enough to pass on; undefined where it is. */
   readonly framing_fault: string | undefined;
   readonly content_length: number | undefined;
@@ -49,8 +50,9 @@ class Head implements Inbound {
   scopes = NONE;
   challenge_ids = NONE;
   challenge_responses = NONE;
+  agent_sessions = NONE;
+  delegation_edges = NONE;
   client_ids = NONE;
-  unsupported = NONE;
   framing_fault: string | undefined = undefined;
   content_length: number | undefined = undefined;
   chunked = false;
@@ -78,7 +80,6 @@ type Reader = (head: Head, value: string, name: string) => void;
 
 const goesOn: Reader = (head, value, name) => void head.headers.push(name, value);
 const drop: Reader = () => undefined;
-const notSupported: Reader = (head, _value, name) => void (head.unsupported = oneMore(head.unsupported, name));
 
 const tokensOf = (value: string): string[] =>
   value
@@ -109,8 +110,8 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["x-caracal-resource", (head, value) => void (head.resources = oneMore(head.resources, value))],
   ["x-caracal-scope", (head, value) => void (head.scopes = oneMore(head.scopes, value))],
   ["x-caracal-client-id", (head, value) => void (head.client_ids = oneMore(head.client_ids, value))],
-  ["x-caracal-agent-session", notSupported],
-  ["x-caracal-delegation-edge", notSupported],
+  ["x-caracal-agent-session", (head, value) => void (head.agent_sessions = oneMore(head.agent_sessions, value))],
+  ["x-caracal-delegation-edge", (head, value) => void (head.delegation_edges = oneMore(head.delegation_edges, value))],
   ["x-caracal-challenge-id", (head, value) => void (head.challenge_ids = oneMore(head.challenge_ids, value))],
   [
     "x-caracal-challenge-response",

@@ -1,4 +1,4 @@
-import { AUTHORITY_CLAIMS, type AuthorityIds, type Revocations, revokedBy } from "../../domain/revocation.ts";
+import { type AuthorityIds, idsOf, type Revocations, revokedBy } from "../../domain/revocation.ts";
 import { LinkedList, type Place } from "../../kernel/linked-list.ts";
 
 /** A call that is under way, as far as its authority goes. */
@@ -66,10 +66,7 @@ export const createRunningCalls = <C extends RunningCall>(revocations: Revocatio
     add(call) {
       if (call.places !== undefined) return;
       let places = everything.put(call);
-      for (const claim of AUTHORITY_CLAIMS) {
-        const id = call.cut_by[claim];
-        if (id !== undefined && (claim === "sid" || id !== call.cut_by.sid)) places = listOf(id).put(call, places);
-      }
+      for (const id of idsOf(call.cut_by)) places = listOf(id).put(call, places);
       call.places = places;
       size += 1;
     },

@@ -5,12 +5,13 @@ import { Cancelling } from "../../kernel/cancel.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { type Denial, type DenialExtra, deny, load } from "../../kernel/pipeline.ts";
 import { type Sts, StsTimeout } from "../../ports/sts.ts";
-import type { Binding, Claims, Client, Credential, Passage, Route, Start, Watcher } from "../facts.ts";
+import type { Binding, Claims, Client, Credential, NamedAuthority, Passage, Route, Start, Watcher } from "../facts.ts";
 import { createLimits, type Limited, type Limits } from "../limits.ts";
 import { LinkedList, type Place } from "../../kernel/linked-list.ts";
 
 type Refusal =
   | "policy_denied"
+  | "authority_refused"
   | "policy_not_evaluated"
   | "step_up_required"
   | "rate_limited"
@@ -33,8 +34,31 @@ const BY_ERROR: Readonly<Record<string, Refusal>> = {
   interaction_required: "step_up_required",
 };
 
+/** Reasons of who runs and by whose authority: another answer than that policy said no. */
+const AUTHORITY = [
+  "agent_session_changed",
+  "agent_session_client",
+  "agent_session_expired",
+  "agent_session_revoked",
+  "agent_session_session",
+  "agent_session_unknown",
+  "delegation_broken",
+  "delegation_budget_spent",
+  "delegation_edge_changed",
+  "delegation_edge_unknown",
+  "delegation_expired",
+  "delegation_not_target",
+  "delegation_revoked",
+  "delegation_source_ended",
+  "delegation_source_gone",
+  "delegation_too_deep",
+  "delegation_widened",
+  "resource_not_delegated",
+] as const;
+
 /** Reasons that say more than the status does. First, a token or session that the STS, which knows first, does not take any more. */
 const BY_REASON: Readonly<Record<string, Refusal>> = {
+  ...Object.fromEntries(AUTHORITY.map((reason) => [reason, "authority_refused" as const])),
   session_revoked: "session_revoked_at_sts",
   session_expired: "session_over",
   session_unknown: "session_over",
@@ -95,19 +119,23 @@ const parsedUrl = (text: string): URL | undefined => {
   }
 };
 
-type Needs = Start & {
-  readonly token: string;
-  readonly claims: Claims;
-  readonly route: Route;
-  readonly scope: string | undefined;
-  readonly binding: Binding;
-};
+type Needs = Start &
+  NamedAuthority & {
+    readonly token: string;
+    readonly claims: Claims;
+    readonly route: Route;
+    readonly scope: string | undefined;
+    readonly binding: Binding;
+  };
 
-const idsOf = (grant: GatewayGrant): AuthorityIds => ({
+/** Who acts for the subject is the presented token's word: an exchange keeps it. */
+const idsOf = (grant: GatewayGrant, { act }: Claims): AuthorityIds => ({
   sid: grant.session_id,
   agent_session_id: grant.agent_session_id,
   delegation_edge_id: grant.delegation_edge_id,
   grant_id: grant.grant_id,
+  delegation_chain: grant.delegation_chain,
+  act,
 });
 
 type AuthMode = GatewayGrant["upstreams"][string]["auth_mode"];
@@ -118,7 +146,11 @@ const CREDENTIALS: Readonly<Record<AuthMode, (access_token: string) => Credentia
 };
 
 /** What an allowed exchange lets through. An answer that lacks what was agreed on is the STS's failure, not an allow. */
-const passageOf = (answer: ExchangeAnswer & { ok: true }, binding: Binding): Passage | Denial<Refusal> => {
+const passageOf = (
+  answer: ExchangeAnswer & { ok: true },
+  binding: Binding,
+  claims: Claims,
+): Passage | Denial<Refusal> => {
   const { body } = answer;
   const { identifier } = binding;
   const directive = Object.hasOwn(body.upstreams, identifier) ? body.upstreams[identifier] : undefined;
@@ -127,7 +159,7 @@ const passageOf = (answer: ExchangeAnswer & { ok: true }, binding: Binding): Pas
   if (upstream === undefined) return deny("sts_failed", "its answer holds no URL");
   const { access_token, auth_exp, decision_id } = body;
   const credential = CREDENTIALS[directive.auth_mode](access_token);
-  return { credential, upstream, cut_by: idsOf(body), auth_exp, decision_id };
+  return { credential, upstream, cut_by: idsOf(body, claims), auth_exp, decision_id };
 };
 
 type Result = Passage | Denial<Refusal>;
@@ -146,15 +178,17 @@ type Desk = {
 class Question extends Cancelling implements Limited, Watcher {
   private readonly desk: Desk;
   private readonly binding: Binding;
+  private readonly claims: Claims;
   private readonly client: Client;
   private readonly until_ms: number;
   private readonly resolve: (result: Result) => void;
   private place: Place<Question> | undefined;
 
-  constructor(desk: Desk, binding: Binding, client: Client, resolve: (result: Result) => void) {
+  constructor(desk: Desk, binding: Binding, claims: Claims, client: Client, resolve: (result: Result) => void) {
     super();
     this.desk = desk;
     this.binding = binding;
+    this.claims = claims;
     this.client = client;
     this.until_ms = desk.clock.monotonic_ms() + desk.timeout_ms;
     this.resolve = resolve;
@@ -166,7 +200,8 @@ class Question extends Cancelling implements Limited, Watcher {
     desk.limits.watch(this);
     this.client.whenClosed(this);
     desk.sts.exchange(request, this).then(
-      (answer) => this.settle(answer.ok ? passageOf(answer, this.binding) : denied(answer, desk.issuer_url)),
+      (answer) =>
+        this.settle(answer.ok ? passageOf(answer, this.binding, this.claims) : denied(answer, desk.issuer_url)),
       (error: unknown) => {
         const said = error instanceof Error ? error.message : String(error);
         this.settle(error instanceof StsTimeout ? deny("sts_timeout", said) : deny("sts_failed", said));
@@ -225,6 +260,8 @@ export const exchange = (deps: {
       subject_token: token,
       resource: binding.identifier,
       scope,
+      agent_session_id: facts.agent_session_id,
+      delegation_edge_id: facts.delegation_edge_id,
       method: inbound.method,
       path: route.path, // without the query, which may hold what no ledger should
       request_id: inbound.request_id,
@@ -232,6 +269,6 @@ export const exchange = (deps: {
       challenge_id: inbound.challenge_ids[0],
       challenge_response: inbound.challenge_responses[0],
     };
-    return new Promise((resolve) => new Question(desk, binding, client, resolve).ask(request));
+    return new Promise((resolve) => new Question(desk, binding, claims, client, resolve).ask(request));
   });
 };

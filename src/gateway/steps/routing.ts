@@ -7,9 +7,7 @@ import { pathFormOf, splitTarget } from "../edge/path.ts";
 
 const say = (description: string) => ({ description });
 
-const fault = (
-  inbound: Inbound,
-): Denial<"routing_refused" | "header_not_supported" | "upgrade_not_supported"> | undefined => {
+const fault = (inbound: Inbound): Denial<"routing_refused" | "upgrade_not_supported"> | undefined => {
   if (inbound.framing_fault !== undefined) {
     return deny("routing_refused", undefined, say(`The request's framing is ambiguous: ${inbound.framing_fault}.`));
   }
@@ -18,14 +16,6 @@ const fault = (
       "routing_refused",
       undefined,
       say("X-Caracal-Client-ID is not accepted: the token alone says who calls. Leave it out."),
-    );
-  }
-  const [unsupported] = inbound.unsupported;
-  if (unsupported !== undefined) {
-    return deny(
-      "header_not_supported",
-      undefined,
-      say(`${unsupported} is not supported by this Gateway. Leave it out.`),
     );
   }
   if (inbound.wants_websocket) {
@@ -54,6 +44,15 @@ const byHeader = (identifier: string, path: string, query: string): Route => ({
   query,
 });
 
+/** What an id may be spelled with; whether it is one is the STS's to say. */
+const ID = /^[\x21-\x7e]{1,128}$/;
+
+const namedOnce = (header: string, values: readonly string[]): Denial<"routing_refused"> | undefined => {
+  const [id, another] = values;
+  if (id === undefined || (another === undefined && ID.test(id))) return undefined;
+  return deny("routing_refused", undefined, say(`${header} must be one id, sent at most once.`));
+};
+
 /**
  * Which resource is meant: one `X-Caracal-Resource`, or else the path form. Everything that could make that ambiguous,
  * or that we would have to act on and can't, is refused by name.
@@ -70,6 +69,12 @@ export const routing = load("routing", ({ inbound }: Start) => {
       say("X-Caracal-Scope must be a space-separated list of scopes (RFC 6749, 3.3)."),
     );
   }
+  const misnamed =
+    namedOnce("X-Caracal-Agent-Session", inbound.agent_sessions) ??
+    namedOnce("X-Caracal-Delegation-Edge", inbound.delegation_edges);
+  if (misnamed !== undefined) return misnamed;
+  const [agent_session_id] = inbound.agent_sessions;
+  const [delegation_edge_id] = inbound.delegation_edges;
   const [identifier, another] = inbound.resources;
   if (another !== undefined) return deny("routing_refused", undefined, say("Send X-Caracal-Resource exactly once."));
   const target = splitTarget(inbound.target);
@@ -79,7 +84,7 @@ export const routing = load("routing", ({ inbound }: Start) => {
     if (identifier === "" || identifier.length > 512) {
       return deny("routing_refused", undefined, say("X-Caracal-Resource must be the identifier of a resource."));
     }
-    return { route: byHeader(identifier, path, query), scope };
+    return { route: byHeader(identifier, path, query), scope, agent_session_id, delegation_edge_id };
   }
   const named = pathFormOf(path);
   if (named === undefined) {
@@ -91,5 +96,5 @@ export const routing = load("routing", ({ inbound }: Start) => {
   }
   const { zone_id, resource_id, prefix, rest } = named;
   const route: Route = { identifier: undefined, by_path: { zone_id, resource_id }, prefix, path: rest, query };
-  return { route, scope };
+  return { route, scope, agent_session_id, delegation_edge_id };
 });

@@ -32,8 +32,13 @@ export type TokenRequest = {
   readonly scope: string | undefined;
   readonly subject_token: string | undefined;
   readonly subject_token_type: string | undefined;
+  readonly actor_token: string | undefined;
+  readonly actor_token_type: string | undefined;
   readonly requested_token_type: string | undefined;
   readonly session_id: string | undefined;
+  /** Who runs, and by whose authority it asks. A subject token that carries them has the word. */
+  readonly agent_session_id: string | undefined;
+  readonly delegation_edge_id: string | undefined;
   readonly ttl_seconds: string | undefined;
   readonly grant_type: string;
   /** The call that the mandate is for: as the Gateway saw it, or as the client names it. The path in its plain spelling. */
@@ -55,8 +60,12 @@ export const requestOfGateway = (exchange: GatewayExchange, nonce: CallNonce | u
   scope: exchange.scope === "" ? undefined : exchange.scope,
   subject_token: exchange.subject_token,
   subject_token_type: TOKEN_TYPE_ACCESS_TOKEN,
+  actor_token: undefined,
+  actor_token_type: undefined,
   requested_token_type: undefined,
   session_id: undefined,
+  agent_session_id: exchange.agent_session_id,
+  delegation_edge_id: exchange.delegation_edge_id,
   ttl_seconds: undefined,
   method: exchange.method,
   path: exchange.path,
@@ -87,7 +96,7 @@ const unauthenticated = (reason: string, description: string): RequestFault => (
   description,
 });
 
-const UNSUPPORTED = ["actor_token", "actor_token_type", "agent_session_id", "audience", "delegation_edge_id"] as const;
+const UNSUPPORTED = ["audience"] as const;
 
 /** Client authentication that is not served: without it there is nobody to go on for. */
 const UNSUPPORTED_CREDENTIALS = ["client_assertion", "client_assertion_type"] as const;
@@ -221,8 +230,12 @@ export const readTokenRequest = (
     scope: form.one("scope"),
     subject_token: form.one("subject_token"),
     subject_token_type: form.one("subject_token_type"),
+    actor_token: form.one("actor_token"),
+    actor_token_type: form.one("actor_token_type"),
     requested_token_type: form.one("requested_token_type"),
     session_id: form.one("session_id"),
+    agent_session_id: form.one("agent_session_id"),
+    delegation_edge_id: form.one("delegation_edge_id"),
     ttl_seconds: form.one("ttl_seconds"),
     method: form.one(CALL_FIELDS.method),
     path: path === undefined ? undefined : plainPath(path),

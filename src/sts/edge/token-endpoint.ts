@@ -7,9 +7,7 @@ import type {
   TokenResponse,
 } from "../../contracts/exchange.ts";
 import { TOKEN_TYPE_ACCESS_TOKEN } from "../../contracts/sts.ts";
-import type { AuditWriter } from "../../domain/audit-event.ts";
 import type { Denial } from "../../kernel/pipeline.ts";
-import type { Log } from "../../kernel/log.ts";
 import type { Database } from "../../ports/database.ts";
 import { exchange, type PipelinePorts } from "../exchange.ts";
 import type { Facts, Start } from "../facts.ts";
@@ -97,6 +95,7 @@ const grantOf = (facts: Granted & Pick<Facts, "resource" | "session">): GatewayG
     agent_session_id: claims.agent_session_id,
     delegation_edge_id: claims.delegation_edge_id,
     grant_id: claims.grant_id,
+    delegation_chain: claims.delegation_chain,
   };
 };
 
@@ -104,8 +103,6 @@ const grantOf = (facts: Granted & Pick<Facts, "resource" | "session">): GatewayG
 export const createTokenEndpoint = (
   ports: PipelinePorts & {
     readonly db: Database;
-    readonly audit: AuditWriter;
-    readonly log: Log;
     readonly counts: TokenCounts;
   },
 ): TokenEndpoint => {

@@ -34,6 +34,8 @@ export type Resource = {
   readonly identifier: string;
   readonly upstream_url: string;
   readonly scopes: readonly string[];
+  /** What an exchange for it takes of a cost budget. */
+  readonly cost_units: number;
 };
 
 export type ZonePolicy =

@@ -14,11 +14,13 @@ export const supportedFields = check("supported_fields", (f: Pick<Facts, "reques
       `requested_token_type must be ${TOKEN_TYPE_ACCESS_TOKEN}; others are not supported by this server.`,
     );
   }
-  if (request.subject_token_type !== undefined && request.subject_token_type !== TOKEN_TYPE_ACCESS_TOKEN) {
-    return refuse(
-      "field_not_supported",
-      `subject_token_type must be ${TOKEN_TYPE_ACCESS_TOKEN}; others are not supported by this server.`,
-    );
+  for (const name of ["subject_token_type", "actor_token_type"] as const) {
+    if (request[name] !== undefined && request[name] !== TOKEN_TYPE_ACCESS_TOKEN) {
+      return refuse(
+        "field_not_supported",
+        `${name} must be ${TOKEN_TYPE_ACCESS_TOKEN}; others are not supported by this server.`,
+      );
+    }
   }
   return undefined;
 });
@@ -31,6 +33,9 @@ export const issueFields = check("issue_fields", (f: Pick<Facts, "request">) => 
   }
   if (request.subject_token_type !== undefined) {
     return refuse("field_not_allowed", "subject_token_type is sent with a subject_token only.");
+  }
+  if (request.actor_token !== undefined || request.actor_token_type !== undefined) {
+    return refuse("field_not_allowed", "actor_token is sent with a subject_token only: it says who acts for that one.");
   }
   if (request.session_id !== undefined) {
     return refuse(
@@ -57,6 +62,10 @@ export const exchangeFields = check("exchange_fields", (f: Pick<Facts, "request"
   if (f.request.subject_token_type === undefined) {
     return refuse("subject_token_type_missing", `subject_token_type is missing: send ${TOKEN_TYPE_ACCESS_TOKEN}.`);
   }
+  if (f.request.actor_token !== undefined && f.request.actor_token_type === undefined)
+    return refuse("actor_token_type_missing", `actor_token_type is missing: send ${TOKEN_TYPE_ACCESS_TOKEN}.`);
+  if (f.request.actor_token === undefined && f.request.actor_token_type !== undefined)
+    return refuse("field_not_allowed", "actor_token_type is sent with an actor_token only.");
   return undefined;
 });
 

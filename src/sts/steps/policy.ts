@@ -17,7 +17,8 @@ export type PolicyPorts = {
   readonly onEvaluation: (units: number) => void;
 };
 
-type Asks = Start & Pick<Facts, "application" | "credential_type"> & { readonly zone: ZoneSnapshot };
+type Asks = Start &
+  Pick<Facts, "application" | "credential_type" | "agent_session" | "delegation"> & { readonly zone: ZoneSnapshot };
 type Question = {
   readonly use: "ambient" | "per_call";
   readonly resource: Resource;
@@ -25,6 +26,7 @@ type Question = {
   readonly session_id?: string;
   readonly subject_claims?: object;
   readonly challenge_resolved?: boolean;
+  readonly actor_claims?: object | undefined;
 };
 
 /** Why the set as a whole answers nothing; undefined where it can be asked. */
@@ -64,7 +66,10 @@ const judge = (
     method: f.request.method,
     path: f.request.path,
     session_id: question.session_id,
+    agent_session_id: f.agent_session?.id,
+    delegation_edge: f.delegation?.seen,
     subject_claims: question.subject_claims,
+    actor_claims: question.actor_claims,
     trace_id: f.trace_id,
     challenge_resolved: question.challenge_resolved,
   };
@@ -78,7 +83,7 @@ const judge = (
 
 /** The zone's policy on the one resource of an exchange: one evaluation. */
 export const exchangePolicy = (ports: PolicyPorts) =>
-  load("policy", (f: Asks & Pick<Facts, "resource" | "scopes" | "subject" | "session" | "approval">) => {
+  load("policy", (f: Asks & Pick<Facts, "resource" | "scopes" | "subject" | "session" | "approval" | "actor">) => {
     const set_refusal = refusalOf(f.zone.policy);
     if (set_refusal !== undefined) return { set_refusal, judged: [] };
     const account = ports.accounts.of(f.zone.zone_id);
@@ -91,6 +96,7 @@ export const exchangePolicy = (ports: PolicyPorts) =>
       session_id: f.session.id,
       subject_claims: f.subject,
       challenge_resolved: f.approval !== undefined,
+      actor_claims: f.actor,
     } as const;
     return { set_refusal, judged: [judge(ports, f, account, requestBudget(ports.budget_units), question)] };
   });
@@ -111,7 +117,7 @@ export const issuePolicy = (ports: PolicyPorts) =>
       if (judged.length > 0) await setImmediate();
       const refused = exhausted(account);
       if (refused !== undefined) return refused;
-      const scopes = intersect(f.scopes, one.scopes, f.application.scopes);
+      const scopes = intersect(f.scopes, one.scopes);
       judged.push(judge(ports, f, account, budget, { use: "ambient", resource: one, scopes }));
       if (budget.units_left < 0) return { set_refusal: refusal("policy_budget_exceeded"), judged };
     }

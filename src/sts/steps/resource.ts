@@ -1,3 +1,4 @@
+import type { Claims } from "../../domain/token.ts";
 import { check, Denial, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
 import type { Resource, ZoneSnapshot } from "../known/snapshot.ts";
@@ -47,9 +48,13 @@ export const resource = (snapshots: Latest) =>
 /** All that an ambient token is to be limited to, each once. */
 export const resources = (snapshots: Latest) => load("resources", (f: Asks) => find(snapshots, f));
 
-/** An empty target is no limit. */
-export const resourceInTarget = check("resource_in_target", (f: Pick<Facts, "resource" | "subject">) =>
-  f.subject.target.length === 0 || f.subject.target.includes(f.resource.identifier)
-    ? undefined
-    : deny("resource_not_in_target", f.resource.identifier),
+/** An empty target is no limit. An actor that is limited to resources acts for nobody at others. */
+export const resourceInTarget = check(
+  "resource_in_target",
+  ({ resource: { identifier }, subject, actor }: Pick<Facts, "resource" | "subject" | "actor">) => {
+    const reaches = ({ target }: Claims): boolean => target.length === 0 || target.includes(identifier);
+    return reaches(subject) && (actor === undefined || reaches(actor))
+      ? undefined
+      : deny("resource_not_in_target", identifier);
+  },
 );

@@ -6,9 +6,10 @@ import type { ZoneSnapshot } from "../known/snapshot.ts";
 import type { BoundCall } from "../store/challenges.ts";
 
 /** The facts that make a call the one that it is. */
-export type Call = Pick<Facts, "request" | "application" | "subject" | "session" | "resource" | "scopes"> & {
-  readonly zone: ZoneSnapshot;
-};
+export type Call = Pick<
+  Facts,
+  "request" | "application" | "subject" | "session" | "actor" | "agent_session" | "delegation" | "resource" | "scopes"
+> & { readonly zone: ZoneSnapshot };
 
 /** What an approval is for. Whatever else may limit a mandate has to become a member: what is not here is not approved. */
 export const boundOf = (f: Call): BoundCall => ({
@@ -19,6 +20,9 @@ export const boundOf = (f: Call): BoundCall => ({
   scopes: f.scopes.toSorted(), // they are a set: in another order they are the same call
   method: f.request.method ?? null,
   path: f.request.path ?? null,
+  actor: f.actor?.sub ?? null,
+  agent_session_id: f.agent_session?.id ?? null,
+  delegation_edge_id: f.delegation?.last.id ?? null,
   policy_set_version_id: f.zone.policy.state === "active" ? f.zone.policy.policy_set_version_id : "",
 });
 

@@ -82,7 +82,7 @@ export const stepUpChallenge = (ports: {
       bound_sha256: boundSha256(zone_id, bound),
     };
     try {
-      const opened = await turns.take(zone_id, undefined, () => openChallenge(db, challenge, LIMITS));
+      const opened = await turns.take(zone_id, {}, () => openChallenge(db, challenge, LIMITS));
       if (typeof opened === "string") return deny(FULL[opened], undefined, { retry_after_s: FULL_RETRY_S });
       if (opened.status === "rejected") return deny("challenge_rejected", opened.id);
       onStepUp(opened.made ? "made" : "asked_again");

@@ -15,13 +15,16 @@ const REASONS = {
   expired: "subject_token_expired",
 } as const satisfies Record<VerifyFailure | "unknown_key", string>;
 
+/** The claims of a token, or why there are none; and the zone as it was known then. */
+type Verified = { readonly zone: ZoneSnapshot; readonly claims: Claims | VerifyFailure | "unknown_key" };
+
 /** `zone`: the one that the request names; a token of another is none here, verified before or not. */
 const verify = (
   tokens: PresentedTokens,
   presented: PresentedToken,
   { zone_id, keys }: ZoneSnapshot,
   now_ms: number,
-): Claims | VerifyFailure | "unknown_key" => {
+): Verified["claims"] => {
   if (presented.kind === "verified") return presented.claims.zone_id === zone_id ? presented.claims : "zone";
   if (presented.decoded.zone_id !== zone_id) return "zone";
   const key = keys.verifying.get(presented.decoded.kid);
@@ -30,36 +33,42 @@ const verify = (
     : tokens.verify(presented, { zone_id, key, version: () => keys.version }, now_ms);
 };
 
-type Asks = Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot };
-type Judged = { readonly zone: ZoneSnapshot; readonly subject: Claims };
-
-const judged = (zone: ZoneSnapshot, subject: ReturnType<typeof verify>) =>
-  typeof subject === "string" ? deny(REASONS[subject], subject) : ({ zone, subject } satisfies Judged);
-
 /**
  * Signature by a key of this zone, then claims, issuer, zone and time. Another replica may have heard of a new key sooner and
- * signed by it: the zone is read anew before a key is refused as unknown.
+ * signed by it: the zone is read anew before a key is refused as unknown. Rejects where it can't be.
  */
+export const verifyIn = (
+  zone: ZoneSnapshot,
+  presented: PresentedToken,
+  { snapshots, tokens }: { readonly snapshots: Pick<Snapshots, "latest">; readonly tokens: PresentedTokens },
+  now_ms: number,
+): Verified | Promise<Verified> => {
+  const claims = verify(tokens, presented, zone, now_ms);
+  if (claims !== "unknown_key") return { zone, claims };
+  return snapshots
+    .latest(zone.zone_id)
+    .then((latest) =>
+      latest === undefined ? { zone, claims } : { zone: latest, claims: verify(tokens, presented, latest, now_ms) },
+    );
+};
+
+const judged = ({ zone, claims }: Verified) =>
+  typeof claims === "string" ? deny(REASONS[claims], claims) : { zone, subject: claims };
+
 export const subjectToken = (snapshots: Pick<Snapshots, "latest">, tokens: PresentedTokens) =>
-  load("subject_token", (f: Asks) => {
+  load("subject_token", (f: Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot }) => {
     const presented =
       f.presented ?? (f.request.subject_token === undefined ? undefined : tokens.read(f.request.subject_token));
     if (presented === undefined) return deny("subject_token_malformed");
-    const subject = verify(tokens, presented, f.zone, f.now_ms);
-    if (subject !== "unknown_key") return judged(f.zone, subject);
-    return snapshots.latest(f.zone.zone_id).then(
-      (zone) =>
-        zone === undefined ? judged(f.zone, subject) : judged(zone, verify(tokens, presented, zone, f.now_ms)),
-      () => deny("zone_unavailable"),
-    );
+    const verified = verifyIn(f.zone, presented, { snapshots, tokens }, f.now_ms);
+    return verified instanceof Promise ? verified.then(judged, () => deny("zone_unavailable")) : judged(verified);
   });
 
-/** A mandate is for one call and is never exchanged again, nor is what an actor or an edge took part in, as yet. */
+/** A mandate is for one call and is never exchanged again, nor is what a grant limits, as yet. */
 export const subjectTokenUse = check("subject_token_use", (f: Pick<Facts, "subject">) => {
   const { subject } = f;
   if (subject.use !== "ambient") return deny("subject_token_not_ambient");
-  const bound = subject.act ?? subject.agent_session_id ?? subject.delegation_edge_id ?? subject.grant_id;
-  return bound === undefined ? undefined : deny("subject_token_bound");
+  return subject.grant_id === undefined ? undefined : deny("subject_token_bound");
 });
 
 /** A stolen token is worth nothing to another client. */

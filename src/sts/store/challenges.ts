@@ -58,6 +58,10 @@ export type BoundCall = {
   readonly scopes: readonly string[];
   readonly method: string | null;
   readonly path: string | null;
+  /** Who acts, who runs, and by whose authority: in the digest alone. */
+  readonly actor: string | null;
+  readonly agent_session_id: string | null;
+  readonly delegation_edge_id: string | null;
   readonly policy_set_version_id: string;
 };
 
