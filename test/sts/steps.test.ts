@@ -90,7 +90,8 @@ describe("the order of checks", () => {
     const nothing = {} as unknown as PipelinePorts & { readonly db: Database };
     const policy = {} as PipelinePorts["policy"];
     const step_up = {} as PipelinePorts["step_up"];
-    const ports = { ...nothing, policy, step_up };
+    const spend = {} as PipelinePorts["spend"];
+    const ports = { ...nothing, policy, step_up, spend };
     const golden: unknown = JSON.parse(readFileSync(join(packageRoot, "test/sts/steps.golden.json"), "utf8"));
     assert.deepEqual({ exchange: exchange(ports).steps, issue: issue(ports).steps }, golden);
   });
