@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { randomSecret, uuidv7 } from "../../src/kernel/ids.ts";
 import { createAnswerThrottle } from "../../src/sts/known/answer-throttle.ts";
@@ -209,6 +211,22 @@ describe("a challenge that is pending", () => {
     gone.abort();
     await assert.rejects(waiting);
     await eventually(async () => assert.equal(await s.f.metric("sts_step_up_waiting"), 0));
+  });
+
+  it("is waited for on a connection that may be silent for less", async () => {
+    const server = createServer((request, response) => s.f.role.handle(request, response));
+    server.setTimeout(200); // ends a connection on which nothing passes
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      const asked = await s.ask(s.fresh());
+      const headers = { authorization: `Bearer ${s.ambient}` };
+      const answer = await fetch(`http://127.0.0.1:${port}/step-up/${asked.id}?wait=1`, { headers });
+      assert.equal(((await answer.json()) as Record<string, unknown>)["status"], "pending");
+    } finally {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    }
   });
 
   it("is waited for to its end at the longest, and not beyond a drain", async () => {
