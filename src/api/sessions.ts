@@ -1,10 +1,11 @@
 import type { sessionEndpoints } from "../contracts/api-sessions.ts";
 import type { Entry } from "../authority/admin-audit.ts";
+import { revokeSessions, type Those } from "../authority/sessions.ts";
 import type { Caller } from "./caller.ts";
 import type { Change } from "./change.ts";
 import { missing } from "./faults.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { findSession, listSessions, revokeSessions, type Those } from "./store/sessions.ts";
+import { findSession, listSessions } from "./store/sessions.ts";
 
 /** Sessions in one transaction: their rows, and the zone's number in the stream, stay locked as long as it takes. */
 const BATCH = 200;

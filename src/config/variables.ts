@@ -234,6 +234,11 @@ export const VARIABLES = {
     roles: ["gateway", "coordinator"],
     schema: serviceUrl,
   },
+  GATEWAY_PUBLIC_URL: {
+    doc: "Where clients reach the Gateway. A resource's URL there (/r/{zone}/{resource}) names it at the STS, too.",
+    roles: ["sts"],
+    schema: serviceUrl,
+  },
   STS_TIMEOUT: {
     doc: "How long the Gateway waits for the STS.",
     roles: ["gateway"],
@@ -268,7 +273,7 @@ export const VARIABLES = {
 
   EGRESS_HOST_ALLOWLIST: {
     doc: "The only hosts that a provider's, an issuer's or an application's addresses may have, exact, separated by commas.",
-    roles: ["api"],
+    roles: ["sts", "api"],
     default: "",
     schema: hosts,
   },
@@ -286,8 +291,8 @@ export const VARIABLES = {
     schema: hosts,
   },
   DNS_SERVERS: {
-    doc: "Name servers that upstreams are looked up at, in place of the system's: 10.0.0.2 or 10.0.0.2:5353, separated by commas.",
-    roles: ["gateway"],
+    doc: "Name servers that upstreams, issuers and clients' keys are looked up at, in place of the system's: 10.0.0.2 or 10.0.0.2:5353, separated by commas.",
+    roles: ["gateway", "sts"],
     default: "",
     schema: nameServers,
   },

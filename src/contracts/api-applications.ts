@@ -48,10 +48,14 @@ const CredentialTypesSchema = v.pipe(
   v.check((types) => new Set(types).size === types.length, "must name each type once"),
 );
 
-/** What a workload's token must say beside its issuer: `sub` at least, or every workload of the issuer would be this one. */
+/**
+ * What a workload's token must say beside its issuer: `sub` at least, or every workload of the issuer would be this one. A
+ * value that ends in `*` is the beginning of the claim's.
+ */
 const WorkloadClaimsSchema = v.pipe(
   v.record(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_.:/-]{1,128}$/, "must be a claim's name")), text(1024)),
   v.check((claims) => Object.hasOwn(claims, "sub"), "must name a sub"),
+  v.check((claims) => !Object.values(claims).includes("*"), "must not hold a lone *: it would say nothing of a claim"),
   v.check((claims) => Object.keys(claims).length <= 16, "must have at most 16 claims"),
 );
 

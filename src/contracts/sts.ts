@@ -11,6 +11,11 @@ export const MAX_RESOURCES = 16;
 
 /** The STS's paths. The internal ones, and the token endpoint for the Gateway, are signed (domain/gateway-signature.ts). */
 export const TOKEN_PATH = "/oauth/2/token";
+/** There to refuse: nobody logs in here by a browser, and some clients take no metadata without it. */
+export const AUTHORIZATION_PATH = "/oauth/2/authorize";
+/** RFC 7662 and RFC 7009. */
+export const INTROSPECTION_PATH = "/oauth/2/introspect";
+export const REVOCATION_PATH = "/oauth/2/revoke";
 export const JWKS_PATH = "/.well-known/jwks.json";
 /** `?since={version}`: 200 with the first `BindingsPage`, or 304; `?cursor={cursor}`: the next; `?zone_id={id}`: that zone alone. */
 export const BINDINGS_PATH = "/internal/v1/bindings";

@@ -167,6 +167,8 @@ export const faultIn = (values: AuditValues): string | undefined => {
 const EVENT_TYPES = [
   "token.issue",
   "token.exchange",
+  "token.introspect",
+  "token.revoke",
   "gateway.call",
   "gateway.outcome",
   "unauthenticated.summary",

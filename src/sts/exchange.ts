@@ -1,7 +1,9 @@
+import type { Revocations } from "../domain/revocation.ts";
 import type { AuditWriter } from "../domain/audit-event.ts";
 import type { Log } from "../kernel/log.ts";
 import { pipeline } from "../kernel/pipeline.ts";
 import type { RateLimit } from "../ports/rate-limit.ts";
+import type { ClientAssertions } from "./known/client-assertions.ts";
 import type { ClientSecrets } from "./known/client-secrets.ts";
 import type { Start } from "./facts.ts";
 import type { PresentedTokens } from "../authority/presented-tokens.ts";
@@ -38,10 +40,12 @@ import { zone } from "./steps/zone.ts";
 export type PipelinePorts = {
   readonly snapshots: Snapshots;
   readonly secrets: ClientSecrets;
+  readonly assertions: ClientAssertions;
   readonly tokens: PresentedTokens;
   readonly limits: RateLimit;
   readonly rate_limit_per_minute: number;
   readonly sessions: Sessions;
+  readonly revocations: Revocations;
   readonly delegations: Delegations;
   readonly policy: PolicyPorts;
   readonly step_up: StepUpPorts;
@@ -49,6 +53,8 @@ export type PipelinePorts = {
   readonly keys: SigningKeys;
   readonly audit: AuditWriter;
   readonly issuer_url: string;
+  /** `GATEWAY_PUBLIC_URL`; undefined: resources have no URL there. */
+  readonly gateway_url: string | undefined;
   readonly onSignature: () => void;
   readonly log: Log;
 };
@@ -60,7 +66,7 @@ export type PipelinePorts = {
 export const exchange = (ports: PipelinePorts) =>
   pipeline<Start>()
     .load(zone(ports.snapshots))
-    .load(client(ports.snapshots, ports.secrets, ports.tokens))
+    .load(client(ports.snapshots, ports, ports.tokens))
     .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(exchangeFields)
@@ -85,7 +91,7 @@ export const exchange = (ports: PipelinePorts) =>
     .check(agentSessionActive)
     .load(delegation(ports.delegations, ports.snapshots))
     .check(delegationHolds)
-    .load(resource(ports.snapshots))
+    .load(resource(ports.snapshots, ports.gateway_url))
     .check(resourceInTarget)
     .check(resourceDelegated)
     .load(exchangeScope)

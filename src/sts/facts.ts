@@ -5,6 +5,7 @@ import type { DelegationPath } from "../domain/delegation.ts";
 import type { PolicyVerdict } from "../domain/policy-verdict.ts";
 import type { Claims } from "../domain/token.ts";
 import type { PresentedToken } from "../authority/presented-tokens.ts";
+import type { CallNonce } from "./edge/gateway-calls.ts";
 import type { TokenRequest } from "./edge/request.ts";
 import type { AgentSession } from "./known/delegations.ts";
 import type { Session } from "./known/sessions.ts";
@@ -38,6 +39,8 @@ export type Facts = Start & {
   readonly application: Application;
   readonly credential_type: CredentialType;
   readonly presented: PresentedToken | undefined;
+  /** What this request was authenticated by is good once, which is still to be asked. */
+  readonly single_use: CallNonce | undefined;
   /** Before the rate limit says no. */
   readonly calls_left: number;
   readonly ttl_s: number;

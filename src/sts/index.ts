@@ -12,6 +12,7 @@ import type { Metrics } from "../kernel/metrics.ts";
 import { createTurns } from "../kernel/turns.ts";
 import type { Service } from "../kernel/service.ts";
 import type { Database } from "../ports/database.ts";
+import type { Egress, Upstreams } from "../ports/egress.ts";
 import type { Marks } from "../ports/marks.ts";
 import type { PolicyEngine } from "../ports/policy.ts";
 import type { RateLimit } from "../ports/rate-limit.ts";
@@ -19,20 +20,28 @@ import type { Streams } from "../ports/streams.ts";
 import type { Sts } from "../ports/sts.ts";
 import type { AnomalyKind } from "../broadcast/feed.ts";
 import { createInvalidations } from "../broadcast/invalidations.ts";
+import type { OutboxRow } from "../broadcast/outbox-store.ts";
 import { createRevocations } from "../broadcast/revocations.ts";
 import { createAddressReader } from "./edge/address.ts";
 import { createAnswerThrottle } from "./known/answer-throttle.ts";
 import { createChallengeWaits } from "./known/challenge-waits.ts";
+import { createClientAssertions } from "./known/client-assertions.ts";
+import { createClientCredentials } from "./known/client-credentials.ts";
+import { createClientKeys } from "./known/client-keys.ts";
 import { createClientSecrets } from "./known/client-secrets.ts";
 import { createDelegations } from "./known/delegations.ts";
+import { createDocuments } from "./known/documents.ts";
 import { createDirect } from "./edge/direct.ts";
 import { createGatewayNonces } from "./edge/gateway-calls.ts";
+import type { Author } from "../authority/admin-audit.ts";
+import { createChange } from "../authority/change.ts";
 import { createPresentedTokens } from "../authority/presented-tokens.ts";
 import { createPublicState } from "./edge/public-state.ts";
 import { stsRoutes } from "./edge/routes.ts";
 import { createSessions } from "./known/sessions.ts";
 import { createSigningKeys } from "./known/signing-keys.ts";
 import { createSnapshots } from "./known/snapshots.ts";
+import { createInquiryEndpoint } from "./edge/inquiry-endpoint.ts";
 import { createTokenEndpoint } from "./edge/token-endpoint.ts";
 import type { StepUpEvent } from "./steps/step-up-answer.ts";
 import { CHALLENGE_TURNS } from "./steps/step-up-challenge.ts";
@@ -52,12 +61,20 @@ export type StsDeps = {
   /** Started and stopped by whoever made it. */
   readonly audit: AuditWriter;
   readonly engine: PolicyEngine;
+  /** To clients' and issuers' hosts alone: what it allows is the egress list's to say. */
+  readonly egress: Egress;
+  /** Closed by whoever made it. */
+  readonly upstreams: Upstreams;
   /** `ISSUER_URL`, without a slash at its end. */
   readonly issuer_url: string;
+  /** `GATEWAY_PUBLIC_URL`, without a slash at its end; undefined: resources have no URL there. */
+  readonly gateway_url: string | undefined;
   /** `ZONE_KEK`. */
   readonly kek: Keyring;
   /** `GATEWAY_STS_HMAC_KEY`; undefined: no Gateway but one of this process. */
   readonly gateway_ring: Keyring | undefined;
+  /** Called after each commit that left messages in the outbox, with them. */
+  readonly wake: (rows: readonly OutboxRow[]) => void;
   /** `POLICY_BUDGET`: steps of one evaluation; the engine holds it for a member, this role for a request. */
   readonly policy_budget: number;
   /** `POLICY_UNITS_PER_SECOND`: what the policies of one zone may spend in this process. */
@@ -86,6 +103,11 @@ const createCounters = (metrics: Metrics) => ({
   steps: metrics.counterBy("sts_denials_by_step_total", "Token requests refused, by the step that refused", "step"),
   reasons: metrics.counterBy("sts_denials_total", "Token requests refused, by reason", "reason"),
   nobody: metrics.counterBy("sts_unauthenticated_total", "Calls by nobody we know, by reason", "reason"),
+  inquiries: metrics.counterBy(
+    "sts_token_inquiries_total",
+    "Tokens shown to be active, and sessions ended by clients, by event",
+    "event",
+  ),
   failures: metrics.counter("sts_failures_total", "Token requests that failed for a reason on our side"),
   signatures: metrics.counter("sts_signatures_total", "Tokens signed"),
   units: metrics.histogram("sts_policy_units", "Units that an evaluation of a policy set spent", UNIT_BUCKETS),
@@ -171,10 +193,24 @@ export const createSts = (deps: StsDeps): StsRole => {
   };
 
   const delegations = createDelegations({ db, revocations, clock, onRead: () => counters.delegation_reads.inc() });
+  const denied = (step: string, reason: string): void => {
+    counters.steps.inc(step);
+    counters.reasons.inc(reason);
+  };
+  const counts = { denied, unauthenticated: onUnauthenticated, failed: () => counters.failures.inc() };
   const ports = {
     db,
     snapshots,
+    revocations,
     secrets: createClientSecrets(clock),
+    assertions: createClientAssertions({
+      snapshots,
+      credentials: createClientCredentials({ db, clock }),
+      keys: createClientKeys({ documents: createDocuments(deps), clock, log }),
+      marks: deps.marks,
+      issuer_url: deps.issuer_url,
+      clock,
+    }),
     tokens: createPresentedTokens(clock, deps.issuer_url, (zone_id) => snapshots.keysVersion(zone_id)),
     limits: deps.rateLimit,
     rate_limit_per_minute: deps.rate_limit_per_minute,
@@ -197,25 +233,31 @@ export const createSts = (deps: StsDeps): StsRole => {
     keys,
     audit,
     issuer_url: deps.issuer_url,
+    gateway_url: deps.gateway_url,
     onSignature: () => counters.signatures.inc(),
     log,
   };
   const tokens = createTokenEndpoint({
     ...ports,
-    counts: {
-      issued: (use) => counters.issued.inc(use),
-      denied: (step, reason) => {
-        counters.steps.inc(step);
-        counters.reasons.inc(reason);
-      },
-      unauthenticated: onUnauthenticated,
-      failed: () => counters.failures.inc(),
-    },
+    counts: { ...counts, issued: (use) => counters.issued.inc(use) },
+  });
+  const inquiries = createInquiryEndpoint({
+    ...ports,
+    change: createChange<Author>({
+      db,
+      wake: deps.wake,
+      onChange: () => {},
+      within: (tx, _author, run) => run(tx),
+      conflictOf: (error) => error,
+    }),
+    counts: { ...counts, inquired: (event) => counters.inquiries.inc(event) },
   });
 
   const routes = stsRoutes({
     tokens,
+    inquiries,
     state,
+    issuer_url: deps.issuer_url,
     gateway_ring: deps.gateway_ring,
     nonces,
     addressOf: createAddressReader(deps.trusted_proxies ?? [], onUntrustedProxy),

@@ -24,7 +24,7 @@ import { zone } from "./steps/zone.ts";
 export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
   pipeline<Start>()
     .load(zone(ports.snapshots))
-    .load(client(ports.snapshots, ports.secrets, ports.tokens))
+    .load(client(ports.snapshots, ports, ports.tokens))
     .load(rateLimit(ports.limits, ports.rate_limit_per_minute))
     .check(supportedFields)
     .check(issueFields)
@@ -36,7 +36,7 @@ export const issue = (ports: PipelinePorts & { readonly db: Database }) =>
     .check(agentSessionActive)
     .load(delegation(ports.delegations, ports.snapshots))
     .check(delegationHolds)
-    .load(resources(ports.snapshots))
+    .load(resources(ports.snapshots, ports.gateway_url))
     .check(resourceDelegated)
     .load(issueScope)
     .load(issuePolicy(ports.policy))

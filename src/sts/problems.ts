@@ -1,8 +1,14 @@
 import type { ReasonOf } from "../kernel/pipeline.ts";
 import type { exchange } from "./exchange.ts";
+import type { introspect } from "./introspect.ts";
 import type { issue } from "./issue.ts";
+import type { revoke } from "./revoke.ts";
 
-export type TokenReason = ReasonOf<ReturnType<typeof exchange>> | ReasonOf<ReturnType<typeof issue>>;
+export type TokenReason =
+  | ReasonOf<ReturnType<typeof exchange>>
+  | ReasonOf<ReturnType<typeof issue>>
+  | ReasonOf<ReturnType<typeof introspect>>
+  | ReasonOf<ReturnType<typeof revoke>>;
 
 /** An answer in the shape of RFC 6749, 5.2. `description` may be replaced by a denial's own. */
 export type OAuthProblem = { readonly status: number; readonly error: string; readonly description: string };
@@ -20,6 +26,16 @@ export const problems = {
   client_unauthenticated: problem(401, "invalid_client", "Client authentication failed."),
   client_throttled: problem(429, "temporarily_unavailable", "Too many failed authentications. Try again later."),
   client_check_busy: problem(503, "temporarily_unavailable", "Too many secrets are being checked. Try again."),
+  client_keys_unavailable: problem(
+    503,
+    "temporarily_unavailable",
+    "The keys by which this client authenticates can't be had from where it registered them. Try again.",
+  ),
+  client_assertion_replayed: problem(
+    401,
+    "invalid_client",
+    "This client_assertion was used before, or can't be told from one that was. Make a new one for each request.",
+  ),
   application_unknown: problem(
     403,
     "access_denied",
@@ -68,6 +84,10 @@ export const problems = {
     "The subject_token carries a grant, which this server does not support.",
   ),
   subject_token_client: problem(403, "access_denied", "The subject_token was issued to another application."),
+  token_missing: problem(400, "invalid_request", "token is missing: send the token that is meant."),
+  token_not_visible: problem(403, "access_denied", "The token is neither this application's nor for a resource of it."),
+  token_of_another: problem(403, "access_denied", "The token was issued to another application."),
+  session_not_revoked: problem(503, "temporarily_unavailable", AWAY),
   session_unknown: problem(403, "access_denied", SESSION),
   session_unavailable: problem(503, "temporarily_unavailable", AWAY),
   session_revoked: problem(403, "access_denied", SESSION),
@@ -251,5 +271,7 @@ export const UNAUTHENTICATED: ReadonlySet<string> = new Set<TokenReason>([
   "client_unauthenticated",
   "client_throttled",
   "client_check_busy",
+  "client_keys_unavailable",
+  "client_assertion_replayed",
   "gateway_call_replayed",
 ]);

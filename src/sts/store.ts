@@ -14,6 +14,8 @@ export type ZoneRow = {
     readonly previous_secret_hash: string | null;
     readonly previous_secret_expires_ms: number | null;
     readonly unbound_mandates: boolean;
+    /** null where it authenticates by no assertion. */
+    readonly assertion_version: string | null;
     readonly scopes: readonly string[];
     readonly traits: readonly string[];
     readonly rate_limit_per_minute: number | null;
@@ -24,6 +26,7 @@ export type ZoneRow = {
     readonly upstream_url: string;
     readonly scopes: readonly string[];
     readonly cost_units: number;
+    readonly application_id: string | null;
   }[];
   /** The two most recent, newest first. `signs`: its time has come. */
   readonly keys: readonly {
@@ -48,6 +51,9 @@ export const readZone = async (sql: Queryable, zone_id: string): Promise<ZoneRow
         select coalesce(json_agg(json_build_object(
           'id', a.id, 'scopes', a.scopes, 'traits', a.traits, 'rate_limit_per_minute', a.rate_limit_per_minute,
           'unbound_mandates', a.unbound_mandates,
+          'assertion_version', case when a.credential_types && '{private_key_jwt,workload}' then a.revision || '/' || coalesce((
+            select i.revision from issuers i
+            where i.zone_id = a.zone_id and i.id = a.workload_issuer_id and i.archived_at is null), 0) end,
           'secret_hash', case when 'client_secret' = any(a.credential_types) then a.secret_hash end,
           'previous_secret_hash', case when 'client_secret' = any(a.credential_types) then a.previous_secret_hash end,
           'previous_secret_expires_ms', floor(extract(epoch from a.previous_secret_expires_at) * 1000)::float8
@@ -56,7 +62,7 @@ export const readZone = async (sql: Queryable, zone_id: string): Promise<ZoneRow
       'resources', (
         select coalesce(json_agg(json_build_object(
           'id', r.id, 'identifier', r.identifier, 'upstream_url', r.upstream_url, 'scopes', r.scopes,
-          'cost_units', r.cost_units)), '[]'::json)
+          'cost_units', r.cost_units, 'application_id', r.application_id)), '[]'::json)
         from resources r where r.zone_id = z.id and r.archived_at is null),
       'keys', (
         select coalesce(json_agg(json_build_object(

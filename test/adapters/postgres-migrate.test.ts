@@ -6,6 +6,8 @@ import { after, before, describe, it } from "node:test";
 import { createPostgres } from "../../src/adapters/postgres/index.ts";
 import { migrate, readMigrations, requireSchema, schemaVersion } from "../../src/adapters/postgres/migrate.ts";
 import { overpoweredUser } from "../../src/adapters/postgres/privileges.ts";
+import { insertAdminAudit } from "../../src/authority/admin-audit.ts";
+import { revokeSessions } from "../../src/authority/sessions.ts";
 import { StartupFault } from "../../src/kernel/problem.ts";
 import type { Database } from "../../src/ports/database.ts";
 import { eventually } from "../support/eventually.ts";
@@ -238,6 +240,14 @@ describe("the privileges of a role's database user", () => {
     await denied(db, "update applications set scopes = '{all}'");
     await denied(db, "insert into active_policy_sets values ('z', 'p', 'v')");
     await denied(db, "update zone_keys set kid = 'mine'");
+    await db.sql.begin(async (tx) => {
+      assert.deepEqual(await revokeSessions(tx, "z", { id: "s" }, 1), []);
+      const entry = { action: "session.revoke", zone_id: null, object_id: "s" } as const;
+      await insertAdminAudit(tx, { actor: "application:a", request_id: "r" }, entry);
+    });
+    await denied(db, "update sessions set expires_at = now() + interval '1 year'");
+    await denied(db, "select * from admin_audit");
+    await denied(db, "update admin_audit set actor = 'nobody'");
   });
 
   it("keep the ledger from the control plane's hand, and immutable versions from everybody", async () => {

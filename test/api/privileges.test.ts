@@ -38,6 +38,8 @@ const NEEDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     zones: "SIU",
   },
   caracal_sts: {
+    admin_audit: "I",
+    sessions: "SI",
     grants: "S",
     issuers: "S",
     providers: "S",
@@ -105,7 +107,7 @@ describe("the privileges that the control plane's tables give", () => {
     assert.deepEqual([...of_api].toSorted(), Object.keys(NEEDED["caracal_api"] ?? {}));
   });
 
-  it("let the STS keep a credential, consume a challenge and count a budget, and the control plane decide one: by column", async () => {
+  it("let the STS keep a credential, end a session, consume a challenge and count a budget, and the control plane decide one: by column", async () => {
     const columns = async (grantee: string, table: string): Promise<readonly string[]> =>
       (
         await api.db.sql<{ column_name: string }[]>`
@@ -117,6 +119,7 @@ describe("the privileges that the control plane's tables give", () => {
       "sealed_access_token",
       "sealed_refresh_token",
     ]);
+    assert.deepEqual(await columns("caracal_sts", "sessions"), ["revoked_at"]);
     assert.deepEqual(await columns("caracal_sts", "step_up_challenges"), ["consumed_at", "failures"]);
     assert.deepEqual(await columns("caracal_sts", "delegation_budgets"), ["cost_used", "exchanges_used"]);
     assert.deepEqual(await columns("caracal_api", "step_up_challenges"), ["decided_at", "decided_by", "decision"]);

@@ -134,8 +134,11 @@ describe("providers, issuers, grants and keys", () => {
     const with_private = { ...inside, issuer_url: "https://b.example.com", jwks };
     assert.equal((await call(api.url, token, "createIssuer", { params, body: with_private })).status, 400);
     const workload = { credential_types: ["workload"], workload_issuer_id: issuer.id };
-    const open = await call(api.url, token, "createApplication", { params, body: { name: "ci", ...workload } });
-    assert.equal(open.status, 400, "every workload of the issuer would be this application");
+    for (const workload_claims of [undefined, {}, { sub: "*" }, { sub: "repo:a/*", repository: "*" }]) {
+      const body = { name: "ci", ...workload, ...(workload_claims === undefined ? {} : { workload_claims }) };
+      const open = await call(api.url, token, "createApplication", { params, body });
+      assert.equal(open.status, 400, "every workload of the issuer would be this application");
+    }
     const app = await expectOk(api.url, token, "createApplication", {
       params,
       body: { name: "ci", ...workload, workload_claims: { sub: "repo:a/b" } },

@@ -27,11 +27,13 @@ export const ordinaryCalls = (zone_id: string): (() => OrdinaryCall) => {
     traits: ["agent", "team:support"],
     rate_limit_per_minute: undefined,
     unbound_mandates: false,
+    assertion_version: undefined,
   });
   const resource = constant({
     id: uuidv7(),
     identifier: "resource://tools",
     upstream_url: "http://upstream.test/",
+    application_id: null,
     scopes: ["tools:call", "tools:list"],
     cost_units: 0,
   });

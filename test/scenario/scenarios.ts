@@ -4,6 +4,7 @@ import { allReady } from "../support/program.ts";
 import { allowedCall } from "./allowed-call.ts";
 import { badInput } from "./bad-input.ts";
 import { budget } from "./budget.ts";
+import { clients } from "./clients.ts";
 import { crash } from "./crash.ts";
 import { deniedCall } from "./denied-call.ts";
 import { made } from "./made.ts";
@@ -38,6 +39,7 @@ export const describeScenarios = <T extends Topology>(
     deniedCall(topology);
     mandates(topology);
     made(topology);
+    clients(topology);
     revocation(topology);
     stepUp(topology);
     budget(topology, has);

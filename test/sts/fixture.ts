@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createEgress, createUpstreams } from "../../src/adapters/egress/index.ts";
 import { openJournal } from "../../src/adapters/journal/index.ts";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
 import { createPolicyEngine } from "../../src/adapters/opa/engine.ts";
@@ -138,10 +139,15 @@ export const compile = (source: string): Promise<Module> => {
   return compiling;
 };
 
+/** `GATEWAY_PUBLIC_URL`. */
+export const GATEWAY_URL = "https://gateway.test";
+
 export type FixtureOptions = {
   readonly rate_limit_per_minute?: number;
   readonly policy_units_per_s?: number;
   readonly gateway?: boolean;
+  /** The issuer is where the server is, as stock clients need it; else `https://issuer.test`. */
+  readonly issuer_is_server?: boolean;
   /** Without the dispatcher nothing is announced, and no head comes. */
   readonly dispatcher?: boolean;
   /** With the worker that tells which policies run here. */
@@ -200,8 +206,10 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
   const engine = { gate: Promise.resolve(), loads: 0 };
   const binding = await bindRole({ name: "sts", host: "127.0.0.1", port: 0, tls: undefined, log });
   const url = `http://127.0.0.1:${binding.port}`;
-  const issuer_url = "https://issuer.test";
+  const issuer_url = options.issuer_is_server === true ? url : "https://issuer.test";
   const metrics = createMetrics();
+  const egress = createEgress({ allow_private: false, allow_loopback: true, allowlist: [], production: false, clock });
+  const upstreams = createUpstreams({ connect_timeout_ms: 2_000 });
   const role = createSts({
     db,
     streams: shared.streams,
@@ -218,9 +226,13 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
         return real_engine.load(wasm, zone_id);
       },
     },
+    egress,
+    upstreams,
     issuer_url,
+    gateway_url: GATEWAY_URL,
     kek,
     gateway_ring: options.gateway === false ? undefined : gateway_ring,
+    wake: (rows) => dispatcher.wake(rows),
     policy_budget: 50_000,
     policy_units_per_s: options.policy_units_per_s ?? 50_000_000,
     rate_limit_per_minute: options.rate_limit_per_minute ?? 100_000,
@@ -393,6 +405,7 @@ export const startFixture = async (options: FixtureOptions = {}): Promise<Fixtur
     async close() {
       await binding.close(1_000);
       for (const service of services.toReversed()) await service.stop(1_000);
+      await upstreams.close();
       await shared.close();
       await Promise.all([db.close(), control.close()]);
       await journal.close();

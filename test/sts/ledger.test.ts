@@ -23,11 +23,13 @@ const application: Application = {
   traits: ["agent"],
   rate_limit_per_minute: undefined,
   unbound_mandates: false,
+  assertion_version: undefined,
 };
 const resourceNamed = (id: string): Resource => ({
   id,
   identifier: `resource://${id}`,
   upstream_url: "http://u",
+  application_id: null,
   scopes: ["read"],
   cost_units: 0,
 });
@@ -277,7 +279,9 @@ describe("what the ledger is told", () => {
 
   it("never of a token or a secret", () => {
     const facts = {
-      ...start({ caller: { kind: "client", client_id: "app", secret: "hunter2", address: "a" } }),
+      ...start({
+        caller: { kind: "client", client_id: "app", proof: { by: "secret", secret: "hunter2" }, address: "a" },
+      }),
       ...known,
     };
     const texts = JSON.stringify([

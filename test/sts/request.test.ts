@@ -3,13 +3,18 @@ import { describe, it } from "node:test";
 import { parseForm } from "../../src/sts/edge/form.ts";
 import { kindOf, readTokenRequest, type RequestFault, type TokenRequest } from "../../src/sts/edge/request.ts";
 
-type From = { readonly authorization?: readonly string[]; readonly gateway?: boolean };
+type From = { readonly authorization?: readonly string[]; readonly gateway?: boolean; readonly zone_id?: string };
 
 const read = (fields: Readonly<Record<string, string>>, from: From = {}): TokenRequest | RequestFault => {
   const form = parseForm(Buffer.from(new URLSearchParams(fields).toString()));
   assert.ok("one" in form);
   const gateway = from.gateway === true ? ({ kind: "gateway", nonce: undefined } as const) : undefined;
-  return readTokenRequest(form, { authorization: from.authorization ?? [], address: "192.0.2.1", gateway });
+  return readTokenRequest(form, {
+    authorization: from.authorization ?? [],
+    address: "192.0.2.1",
+    gateway,
+    zone_id: from.zone_id,
+  });
 };
 const request = (fields: Readonly<Record<string, string>>, from?: From): TokenRequest => {
   const found = read(fields, from);
@@ -30,13 +35,23 @@ describe("a token request", () => {
   it("takes the client's id and secret from the form, under either name", () => {
     for (const name of ["client_id", "application_id"]) {
       const { caller } = request({ ...AMBIENT, [name]: "app", client_secret: "s" });
-      assert.deepEqual(caller, { kind: "client", client_id: "app", secret: "s", address: "192.0.2.1" });
+      assert.deepEqual(caller, {
+        kind: "client",
+        client_id: "app",
+        proof: { by: "secret", secret: "s" },
+        address: "192.0.2.1",
+      });
     }
   });
 
   it("takes them from HTTP Basic, form-encoded before they were joined (RFC 6749, 2.3.1)", () => {
     const { caller } = request(AMBIENT, { authorization: [basic("a%3Ab", "s+%25%C3%A9:x")] });
-    assert.deepEqual(caller, { kind: "client", client_id: "a:b", secret: "s %é:x", address: "192.0.2.1" });
+    assert.deepEqual(caller, {
+      kind: "client",
+      client_id: "a:b",
+      proof: { by: "secret", secret: "s %é:x" },
+      address: "192.0.2.1",
+    });
   });
 
   it("refuses a client that authenticates twice, or under two names", () => {
@@ -75,10 +90,34 @@ describe("a token request", () => {
     }
   });
 
-  it("names the kinds of client authentication that it does not have", () => {
-    const found = fault({ ...AMBIENT, client_id: "app", client_assertion: "x" });
-    assert.deepEqual([found.status, found.error], [400, "invalid_request"]);
-    assert.match(found.description, /client_assertion is not supported/);
+  it("takes an assertion of the client that it names, of one type, and of one client alone", () => {
+    const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const own = `${part({ alg: "ES256" })}.${part({ iss: "app", sub: "app" })}.c2lnbmF0dXJl`;
+    const workload = `${part({ alg: "RS256" })}.${part({ iss: "https://issuer.test", sub: "pod" })}.c2lnbmF0dXJl`;
+    const client_assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    const clientOf = (fields: Readonly<Record<string, string>>) => {
+      const { caller } = request({ ...AMBIENT, client_assertion_type, ...fields });
+      assert.ok(caller.kind === "client" && caller.proof.by === "assertion");
+      return caller.client_id;
+    };
+    const reasonFor = (fields: Readonly<Record<string, string>>, from?: From) =>
+      fault({ ...AMBIENT, client_assertion_type, ...fields }, from).reason;
+    assert.equal(clientOf({ client_assertion: own }), "app");
+    assert.equal(clientOf({ client_assertion: own, client_id: "app" }), "app");
+    assert.equal(clientOf({ client_assertion: workload, application_id: "app" }), "app");
+    assert.equal(reasonFor({ client_assertion: workload }), "client_unauthenticated");
+    assert.equal(reasonFor({ client_assertion: own, client_id: "other" }), "client_ambiguous");
+    assert.equal(reasonFor({ client_assertion: "x", client_id: "app" }), "client_unauthenticated");
+    assert.equal(reasonFor({ client_id: "app" }), "client_assertion_missing");
+    assert.equal(reasonFor({ client_assertion: own, client_assertion_type: "jwt" }), "client_assertion_type");
+    assert.equal(reasonFor({ client_assertion: own, client_assertion_type: "" }), "client_assertion_type");
+    assert.equal(reasonFor({ client_assertion: own, client_secret: "s" }), "client_authenticates_twice");
+    assert.equal(
+      reasonFor({ client_assertion: own }, { authorization: [basic("app", "s")] }),
+      "client_authenticates_twice",
+    );
+    const long = `${part({ alg: "ES256" })}.${part({ iss: "a".repeat(129), sub: "a".repeat(129) })}.c2lnbmF0dXJl`;
+    assert.equal(reasonFor({ client_assertion: long }), "client_id_malformed");
   });
 
   it("names what is missing", () => {
@@ -112,10 +151,9 @@ describe("a token request", () => {
       ...AMBIENT,
       client_id: "a",
       client_secret: "s",
-      challenge_id: "x",
       audience: "e",
       state: "?",
     });
-    assert.deepEqual(unsupported, ["audience", "challenge_id"]);
+    assert.deepEqual(unsupported, ["audience"]);
   });
 });

@@ -9,8 +9,10 @@ import { packageRoot } from "../../src/kernel/package-root.ts";
 import { Denial } from "../../src/kernel/pipeline.ts";
 import { exchange, type PipelinePorts } from "../../src/sts/exchange.ts";
 import type { Judged } from "../../src/sts/facts.ts";
+import { introspect } from "../../src/sts/introspect.ts";
 import { issue } from "../../src/sts/issue.ts";
 import { problems } from "../../src/sts/problems.ts";
+import { revoke } from "../../src/sts/revoke.ts";
 import type { TokenRequest } from "../../src/sts/edge/request.ts";
 import type { Application, Resource } from "../../src/sts/known/snapshot.ts";
 import { call } from "../../src/sts/steps/call.ts";
@@ -30,7 +32,7 @@ const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
 
 const request = (some: Partial<TokenRequest> = {}): TokenRequest => ({
   zone_id: "z",
-  caller: { kind: "client", client_id: "app", secret: "s", address: "a" },
+  caller: { kind: "client", client_id: "app", proof: { by: "secret", secret: "s" }, address: "a" },
   grant_type: EXCHANGE,
   resources: [],
   scope: undefined,
@@ -57,6 +59,7 @@ const application = (scopes: readonly string[]): Application => ({
   traits: [],
   rate_limit_per_minute: undefined,
   unbound_mandates: false,
+  assertion_version: undefined,
 });
 const resource = (identifier: string, scopes: readonly string[]): Resource => ({
   id: identifier,
@@ -64,6 +67,7 @@ const resource = (identifier: string, scopes: readonly string[]): Resource => ({
   upstream_url: "http://u",
   scopes,
   cost_units: 0,
+  application_id: null,
 });
 const claims = (some: Partial<Claims> = {}): Claims => ({
   iss: "i",
@@ -93,7 +97,13 @@ describe("the order of checks", () => {
     const spend = {} as PipelinePorts["spend"];
     const ports = { ...nothing, policy, step_up, spend };
     const golden: unknown = JSON.parse(readFileSync(join(packageRoot, "test/sts/steps.golden.json"), "utf8"));
-    assert.deepEqual({ exchange: exchange(ports).steps, issue: issue(ports).steps }, golden);
+    const found = {
+      exchange: exchange(ports).steps,
+      introspect: introspect(ports).steps,
+      issue: issue(ports).steps,
+      revoke: revoke({ ...ports, change: () => Promise.reject(new Error("no change is made here")) }).steps,
+    };
+    assert.deepEqual(found, golden);
   });
 
   it("has an answer for each reason, in printable ASCII, that tells an outage from a refusal", () => {

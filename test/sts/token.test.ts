@@ -614,7 +614,6 @@ describe("the token endpoint", () => {
           assert.match(String(answer.body["error_description"]), new RegExp(`^${name} is not supported`));
         }
       }
-      refused(await f.ambient(zone, app, { client_assertion: "x" }), 400, "invalid_request", "field_not_supported");
       const id_token = "urn:ietf:params:oauth:token-type:id_token";
       refused(
         await f.exchange(zone, app, ambient, target.identifier, { subject_token_type: id_token }),

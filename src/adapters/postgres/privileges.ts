@@ -6,7 +6,8 @@ import type { Sql, Transaction } from "../../ports/database.ts";
  * user can change what it was not given. The gateway has no database.
  */
 const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  // Reads what the control plane decided, and writes sessions and challenges.
+  // Reads what the control plane decided, and writes sessions and challenges. A client ends its session: that is a change,
+  // and has its row in the admin audit.
   caracal_sts: {
     schema_migrations: "select",
     stream_seqs: "select insert update",
@@ -33,6 +34,7 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     delegation_edges: "select",
     delegation_epochs: "select",
     delegation_budgets: "select",
+    admin_audit: "insert",
   },
   // Verifies tokens against the zones, knows applications, resources and sessions, and keeps who runs and who gave what to whom.
   caracal_coordinator: {
@@ -104,6 +106,7 @@ const COLUMNS: readonly { readonly group: string; readonly table: string; readon
     table: "grants",
     columns: ["sealed_access_token", "sealed_refresh_token", "credential_expires_at"],
   },
+  { group: "caracal_sts", table: "sessions", columns: ["revoked_at"] },
   // A wrong answer is counted, and a right one consumes. Who decides is not the STS's to write.
   { group: "caracal_sts", table: "step_up_challenges", columns: ["failures", "consumed_at"] },
   // What was used up of a budget. How much there is, is not the STS's to write.

@@ -27,9 +27,10 @@ const LIMITS = { zones: 200, marks: 2_000, page_marks: 10_000 } as const;
 const BINDING_LIMITS: BindingLimits = { zones: 500, page_bytes: 1024 * 1024, zone_bytes: 4 * 1024 * 1024 };
 const MAX_CURSOR_CHARS = 1_024;
 
-/** What the STS tells of itself: keys to everybody, bindings and revocations to the Gateway. */
+/** What the STS tells of itself: keys and which zones there are to everybody, bindings and revocations to the Gateway. */
 export type PublicState = {
   jwks(zone_id: string): Promise<JwksResponse | undefined>;
+  hasZone(zone_id: string): Promise<boolean>;
   bindings(query: BindingsQuery): Promise<BindingsPage | undefined>;
   revocations(cursor: string | undefined): Promise<RevocationPage>;
 };
@@ -85,6 +86,8 @@ export const createPublicState = (options: {
       const zone = await snapshots.get(zone_id);
       return zone === undefined || zone.keys.jwks.length === 0 ? undefined : { keys: [...zone.keys.jwks] };
     },
+
+    hasZone: async (zone_id) => (await snapshots.get(zone_id)) !== undefined,
 
     /**
      * Each zone is read by one statement, so that no half of a change is told. A change between the version and the last

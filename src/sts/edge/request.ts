@@ -6,15 +6,23 @@ import {
 } from "../../contracts/sts.ts";
 import type { GatewayExchange } from "../../contracts/exchange.ts";
 import { plainPath } from "../../domain/call.ts";
+import { JWT_BEARER } from "../../domain/client-assertion.ts";
+import { decodeJws, type Jws } from "../../domain/jws.ts";
 import { decodeFormText, type Form } from "./form.ts";
 import type { CallNonce } from "./gateway-calls.ts";
 
-/** Who asks: a client with its secret, or the Gateway, which has proved itself already. */
+/** By what a client proves who it is. */
+export type Proof =
+  | { readonly by: "secret"; readonly secret: string }
+  /** Whose it is, its signature and its claims are still to be asked. */
+  | { readonly by: "assertion"; readonly assertion: Jws };
+
+/** Who asks: a client with its proof, or the Gateway, which has proved itself already. */
 export type Caller =
   | {
       readonly kind: "client";
       readonly client_id: string;
-      readonly secret: string;
+      readonly proof: Proof;
       /** Where it calls from; IPv6 by its /64. */
       readonly address: string;
     }
@@ -82,7 +90,7 @@ export type RequestFault = {
   readonly description: string;
 };
 
-const fault = (reason: string, description: string): RequestFault => ({
+export const fault = (reason: string, description: string): RequestFault => ({
   status: 400,
   error: "invalid_request",
   reason,
@@ -98,15 +106,12 @@ const unauthenticated = (reason: string, description: string): RequestFault => (
 
 const UNSUPPORTED = ["audience"] as const;
 
-/** Client authentication that is not served: without it there is nobody to go on for. */
-const UNSUPPORTED_CREDENTIALS = ["client_assertion", "client_assertion_type"] as const;
-
 /** Ids are keys of what is remembered about callers that nobody knows yet. */
 const MAX_ID = 128;
 
 const BASIC = /^basic +([A-Za-z0-9+/]+={0,2}) *$/i;
 
-type Credentials = { readonly client_id: string; readonly secret: string };
+type Credentials = { readonly client_id: string; readonly proof: Proof };
 
 /** RFC 6749, 2.3.1: id and secret are form-encoded before they are joined and encoded. */
 const readBasic = (authorization: string): Credentials | undefined => {
@@ -117,7 +122,9 @@ const readBasic = (authorization: string): Credentials | undefined => {
   if (colon < 0) return undefined;
   const client_id = decodeFormText(joined.slice(0, colon));
   const secret = decodeFormText(joined.slice(colon + 1));
-  return client_id === undefined || secret === undefined || client_id === "" ? undefined : { client_id, secret };
+  return client_id === undefined || secret === undefined || client_id === ""
+    ? undefined
+    : { client_id, proof: { by: "secret", secret } };
 };
 
 const isFault = (value: object): value is RequestFault => "status" in value;
@@ -132,30 +139,47 @@ const namedClient = (form: Form): string | RequestFault | undefined => {
   return application_id ?? client_id;
 };
 
-const readCredentials = (form: Form, authorization: readonly string[]): Credentials | RequestFault => {
-  for (const name of UNSUPPORTED_CREDENTIALS) {
-    if (form.one(name) !== undefined) {
-      return fault(
-        "field_not_supported",
-        `${name} is not supported by this server; authenticate with client_secret or HTTP Basic.`,
-      );
-    }
+const NOBODY = unauthenticated("client_unauthenticated", "Client authentication failed.");
+
+/**
+ * RFC 7521, 4.2. A client's own assertion names it; a workload's has its own words for who it is, and the form says which
+ * application that would be.
+ */
+const readAssertion = (form: Form, text: string, named: string | undefined): Credentials | RequestFault => {
+  if (form.one("client_assertion_type") !== JWT_BEARER)
+    return fault("client_assertion_type", `client_assertion_type must be ${JWT_BEARER}.`);
+  const assertion = decodeJws(text);
+  if (assertion === undefined) return NOBODY;
+  const { iss, sub } = assertion.claims;
+  const own = iss === sub && typeof sub === "string" ? sub : undefined;
+  if (own !== undefined && named !== undefined && own !== named) {
+    return fault("client_ambiguous", "The client of the assertion is not the one of application_id or client_id.");
   }
+  const client_id = named ?? own;
+  return client_id === undefined ? NOBODY : { client_id, proof: { by: "assertion", assertion } };
+};
+
+const readCredentials = (form: Form, authorization: readonly string[]): Credentials | RequestFault => {
   const named = namedClient(form);
   if (typeof named === "object") return named;
   const secret = form.one("client_secret");
   const [header, ...more] = authorization;
   if (more.length > 0) return fault("authorization_repeated", "There is more than one Authorization header.");
-  if (header === undefined) {
-    return named === undefined || secret === undefined
-      ? unauthenticated("client_unauthenticated", "Client authentication failed.")
-      : { client_id: named, secret };
+  const assertion = form.one("client_assertion");
+  if ([header, secret, assertion].filter((one) => one !== undefined).length > 1) {
+    return fault(
+      "client_authenticates_twice",
+      "Authenticate with one of client_secret, HTTP Basic and client_assertion.",
+    );
   }
-  if (secret !== undefined) {
-    return fault("client_authenticates_twice", "Authenticate with client_secret or with HTTP Basic, not with both.");
+  if (assertion !== undefined) return readAssertion(form, assertion, named);
+  if (form.one("client_assertion_type") !== undefined)
+    return fault("client_assertion_missing", "client_assertion_type is sent with a client_assertion only.");
+  if (header === undefined) {
+    return named === undefined || secret === undefined ? NOBODY : { client_id: named, proof: { by: "secret", secret } };
   }
   const basic = readBasic(header);
-  if (basic === undefined) return unauthenticated("client_unauthenticated", "Client authentication failed.");
+  if (basic === undefined) return NOBODY;
   if (named !== undefined && named !== basic.client_id) {
     return fault(
       "client_ambiguous",
@@ -165,13 +189,36 @@ const readCredentials = (form: Form, authorization: readonly string[]): Credenti
   return basic;
 };
 
-const readCaller = (
-  form: Form,
-  from: { readonly authorization: readonly string[]; readonly address: string; readonly gateway: Caller | undefined },
-): Caller | RequestFault => {
+/** Where a form came from. */
+export type From = {
+  /** Every Authorization header. */
+  readonly authorization: readonly string[];
+  readonly address: string;
+  /** The caller, where the request's signature is the Gateway's. */
+  readonly gateway: Caller | undefined;
+  /** The zone that the path names. */
+  readonly zone_id: string | undefined;
+};
+
+/** The zone, by the path or the form's `zone_id`. Two that differ are refused: two readers could take each another. */
+export const readZone = (form: Form, in_path: string | undefined): string | RequestFault => {
+  const in_form = form.one("zone_id");
+  if (in_path !== undefined && in_form !== undefined && in_path !== in_form)
+    return fault("zone_id_ambiguous", "zone_id is not the zone that the path names; leave it out.");
+  const zone_id = in_path ?? in_form;
+  if (zone_id === undefined)
+    return fault("zone_id_missing", "zone_id is missing: name the zone that issues the token.");
+  return zone_id.length > MAX_ID ? fault("zone_id_malformed", "zone_id is no zone's id: it is too long.") : zone_id;
+};
+
+/** Who asks, by all that the form and its headers say of it. */
+export const readCaller = (form: Form, from: From): Caller | RequestFault => {
   if (from.gateway === undefined) {
     const credentials = readCredentials(form, from.authorization);
-    return isFault(credentials) ? credentials : { kind: "client", ...credentials, address: from.address };
+    if (isFault(credentials)) return credentials;
+    if (credentials.client_id.length > MAX_ID)
+      return fault("client_id_malformed", "The client's id is no application's id: it is too long.");
+    return { kind: "client", ...credentials, address: from.address };
   }
   if (
     from.authorization.length > 0 ||
@@ -183,24 +230,19 @@ const readCaller = (
   return from.gateway;
 };
 
+/** Whose request it is: all that authentication and the rate limit look at. */
+export type Asker = Pick<TokenRequest, "zone_id" | "caller">;
+
 /** Which pipeline a request belongs to. A client that asks without a subject token asks for an ambient token; the Gateway never does. */
 export const kindOf = (request: TokenRequest): "issue" | "exchange" => {
   if (request.caller.kind === "gateway") return "exchange";
   return request.grant_type === GRANT_TOKEN_EXCHANGE && request.subject_token !== undefined ? "exchange" : "issue";
 };
 
-/**
- * A form and where it came from → the request. `authorization`: every Authorization header; `gateway`: the caller, where
- * the request's signature is the Gateway's.
- */
-export const readTokenRequest = (
-  form: Form,
-  from: { readonly authorization: readonly string[]; readonly address: string; readonly gateway: Caller | undefined },
-): TokenRequest | RequestFault => {
-  const zone_id = form.one("zone_id");
-  if (zone_id === undefined)
-    return fault("zone_id_missing", "zone_id is missing: name the zone that issues the token.");
-  if (zone_id.length > MAX_ID) return fault("zone_id_malformed", "zone_id is no zone's id: it is too long.");
+/** A form and where it came from → the request. */
+export const readTokenRequest = (form: Form, from: From): TokenRequest | RequestFault => {
+  const zone_id = readZone(form, from.zone_id);
+  if (typeof zone_id === "object") return zone_id;
   const grant_type = form.one("grant_type");
   if (grant_type === undefined) {
     return fault(
@@ -218,9 +260,6 @@ export const readTokenRequest = (
   }
   const caller = readCaller(form, from);
   if ("status" in caller) return caller;
-  if (caller.kind === "client" && caller.client_id.length > MAX_ID) {
-    return fault("client_id_malformed", "The client's id is no application's id: it is too long.");
-  }
   const path = form.one(CALL_FIELDS.path);
   return {
     zone_id,

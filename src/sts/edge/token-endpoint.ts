@@ -36,7 +36,8 @@ export type TokenEndpoint = {
   refuse(fault: RequestFault, request_id: string): TokenAnswer;
 };
 
-const errorBody = (
+/** RFC 6749, 5.2. */
+export const errorBody = (
   error: string,
   description: string,
   reason: string,
@@ -53,7 +54,8 @@ const errorBody = (
 /** RFC 6749, 5.2: printable ASCII without `"` and `\`. */
 const asciiText = (text: string): string => text.replaceAll(/[^\x20-\x21\x23-\x5b\x5d-\x7e]/g, "'");
 
-const refusalOf = (denial: Denial<TokenReason>, request_id: string): Refused => {
+/** A pipeline's refusal as the caller sees it. */
+export const refusalOf = (denial: Denial<TokenReason>, request_id: string): Refused => {
   const { status, error, description } = problems[denial.reason];
   const { challenge = {}, diagnostics } = denial.extra ?? {};
   const told = Object.entries(challenge).map(([name, value]) => [`challenge_${name}`, value] as const);

@@ -4,34 +4,19 @@ import { sameBytes } from "../../domain/keyring.ts";
 import { HashingBusy, NO_SECRET, verifySecret } from "../../domain/secret-hash.ts";
 import { lengthPrefixed } from "../../kernel/canonical.ts";
 import type { Clock } from "../../kernel/clock.ts";
+import { type Attempt, createFailedLogins, shareOf } from "./failed-logins.ts";
 
-/** Failures of one client from one address: five, then one every 12 s. */
-const PAIR = { burst: 5, per_minute: 5 } as const;
-/**
- * Failures in one zone from one address, whatever the clients: inventing client ids is no way around the other limit.
- * Zones that do not exist are one, so neither is inventing zones; and no zone's failures lock out the clients of another.
- */
-const ADDRESS = { burst: 100, per_minute: 100 } as const;
-const MAX_BUCKETS = 20_000;
 const MAX_ZONES = 10_000;
 const MAX_REMEMBERED_OF_ZONE = 1_000;
 /** Secrets of one client that open at the same time: the present one, and the one before it for a while. */
 const LIVE_SECRETS = 2;
-/** Stands for every zone that does not exist; no zone has an empty id. */
-const NO_ZONE = "";
-
 export type SecretResult =
   | { readonly status: "verified" }
   | { readonly status: "wrong" }
   | { readonly status: "throttled"; readonly retry_after_s: number }
   | { readonly status: "busy" };
 
-export type SecretQuestion = {
-  readonly zone_id: string;
-  /** Whether there is such a zone: its failures and its hashes are counted as its own then. */
-  readonly zone_exists: boolean;
-  readonly client_id: string;
-  readonly address: string;
+export type SecretQuestion = Attempt & {
   readonly secret: string;
   /** The hashes of secrets that open now. None where there is no such client: costs the same time, and is wrong. */
   readonly stored: readonly string[];
@@ -40,36 +25,6 @@ export type SecretQuestion = {
 };
 
 export type ClientSecrets = { verify(question: SecretQuestion): Promise<SecretResult> };
-
-type Rate = { readonly burst: number; readonly per_minute: number };
-
-/** Token buckets of failures. What an attempt takes is given back when it turns out to be right. */
-const createFailures = (rate: Rate, clock: Clock) => {
-  const buckets = new LRUCache<string, { left: number; at_ms: number }>({ max: MAX_BUCKETS }); // names of bounded length, see request.ts
-  const refilled = (name: string): { left: number; at_ms: number } => {
-    const now_ms = clock.monotonic_ms();
-    const bucket = buckets.get(name) ?? { left: rate.burst, at_ms: now_ms };
-    bucket.left = Math.min(rate.burst, bucket.left + ((now_ms - bucket.at_ms) * rate.per_minute) / 60_000);
-    bucket.at_ms = now_ms;
-    return bucket;
-  };
-  return {
-    /** Milliseconds until an attempt may be made; 0: now. */
-    wait_ms(name: string): number {
-      const { left } = refilled(name);
-      return left >= 1 ? 0 : Math.ceil(((1 - left) * 60_000) / rate.per_minute);
-    },
-    take(name: string): void {
-      const bucket = refilled(name);
-      bucket.left -= 1;
-      buckets.set(name, bucket);
-    },
-    giveBack(name: string): void {
-      const bucket = refilled(name);
-      bucket.left = Math.min(rate.burst, bucket.left + 1);
-    },
-  };
-};
 
 /** The keyed hashes of secrets that were right. A zone with many clients forgets its own, and no other's. */
 const createRemembered = () => {
@@ -99,8 +54,7 @@ const createRemembered = () => {
  */
 export const createClientSecrets = (clock: Clock): ClientSecrets => {
   const mac_key = randomBytes(32);
-  const pairs = createFailures(PAIR, clock);
-  const addresses = createFailures(ADDRESS, clock);
+  const failures = createFailedLogins(clock);
   const remembered = createRemembered();
   const running = new Map<string, Promise<SecretResult>>();
 
@@ -137,15 +91,10 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
     return others.length === 0 ? undefined : matchOf(secret, others, zone);
   };
 
-  const hash = async (question: SecretQuestion, zone: string, pair: string, address: string): Promise<SecretResult> => {
-    pairs.take(pair);
-    addresses.take(address);
-    const giveBack = (): void => {
-      pairs.giveBack(pair);
-      addresses.giveBack(address);
-    };
+  const hash = async (question: SecretQuestion): Promise<SecretResult> => {
+    const giveBack = failures.charge(question);
     try {
-      const stored = await match(question, zone);
+      const stored = await match(question, shareOf(question));
       if (stored === undefined) return { status: "wrong" };
       remembered.add(question.zone_id, question.client_id, macOf(question, stored));
       giveBack();
@@ -160,15 +109,12 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
   return {
     async verify(question) {
       if (isRemembered(question)) return { status: "verified" };
-      const zone = question.zone_exists ? question.zone_id : NO_ZONE;
-      const address = `${zone}/${question.address}`;
-      const pair = `${question.zone_id}/${question.client_id}/${question.address}`;
       const place = `${question.address}/${macOf(question, ...question.stored).toString("base64")}`;
       const same = running.get(place);
       if (same !== undefined) return same; // the same question, asked many times at once, is answered by one hash
-      const wait_ms = Math.max(pairs.wait_ms(pair), addresses.wait_ms(address));
+      const wait_ms = failures.wait_ms(question);
       if (wait_ms > 0) return { status: "throttled", retry_after_s: Math.ceil(wait_ms / 1_000) };
-      const answer = hash(question, zone, pair, address).finally(() => running.delete(place));
+      const answer = hash(question).finally(() => running.delete(place));
       running.set(place, answer);
       return answer;
     },

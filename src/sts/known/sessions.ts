@@ -13,6 +13,8 @@ export type Sessions = {
    * while the row was being read is seen. undefined: there is none. Rejects where the database can't be asked.
    */
   get(zone_id: string, id: string): Found | undefined | Promise<Found | undefined>;
+  /** It was changed: the next who asks for it reads it. */
+  forget(zone_id: string, id: string): void;
   /** A session that was just written. */
   put(zone_id: string, session: Session): void;
 };
@@ -46,6 +48,7 @@ export const createSessions = (options: {
       const session = known.get(zone_id, id);
       return session instanceof Promise ? session.then((row) => found(zone_id, row)) : found(zone_id, session);
     },
+    forget: (zone_id, id) => known.forget(zone_id, id),
     put: (zone_id, session) => known.put(zone_id, session.id, session),
   };
 };

@@ -24,6 +24,8 @@ export type Application = {
   readonly rate_limit_per_minute: number | undefined;
   /** It may take mandates that are for any call. */
   readonly unbound_mandates: boolean;
+  /** Of how it authenticates by assertions (`ClientCredentials`); undefined: it does not. */
+  readonly assertion_version: string | undefined;
 };
 
 /** `opens_until_ms`: since the epoch; of the present one Infinity. */
@@ -36,6 +38,8 @@ export type Resource = {
   readonly scopes: readonly string[];
   /** What an exchange for it takes of a cost budget. */
   readonly cost_units: number;
+  /** The application that is its server: it may introspect the mandates for it. */
+  readonly application_id: string | null;
 };
 
 export type ZonePolicy =
@@ -63,6 +67,7 @@ export type ZoneSnapshot = {
   readonly applications: ReadonlyMap<string, Application>;
   /** By identifier. */
   readonly resources: ReadonlyMap<string, Resource>;
+  readonly resources_by_id: ReadonlyMap<string, Resource>;
   readonly keys: ZoneKeys;
   readonly policy: ZonePolicy;
 };
@@ -117,6 +122,7 @@ const applicationOf = (row: ZoneRow["applications"][number]): Application =>
     traits: row.traits,
     rate_limit_per_minute: row.rate_limit_per_minute ?? undefined,
     unbound_mandates: row.unbound_mandates,
+    assertion_version: row.assertion_version ?? undefined,
   });
 
 /** One statement a zone, and one more where modules must be loaded. */
@@ -224,10 +230,12 @@ export const createSnapshotReader = (options: SnapshotReaderOptions): ReadSnapsh
     if (row === undefined) return undefined;
     const started_ms = clock.monotonic_ms();
     const modules = await modulesOf(zone_id, row.active?.members ?? [], former.modules);
+    const resources = row.resources.map((resource) => constant(resource));
     const snapshot: ZoneSnapshot = {
       zone_id,
       applications: new Map(row.applications.map((application) => [application.id, applicationOf(application)])),
-      resources: new Map(row.resources.map((resource) => [resource.identifier, constant(resource)])),
+      resources: new Map(resources.map((resource) => [resource.identifier, resource])),
+      resources_by_id: new Map(resources.map((resource) => [resource.id, resource])),
       keys: keysOf(row.keys, former.keys),
       policy: policyOf(zone_id, row.active, modules, started_ms),
     };

@@ -1,3 +1,4 @@
+import { type Revocations, revokedBy } from "../../domain/revocation.ts";
 import type { Claims } from "../../domain/token.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
@@ -38,6 +39,16 @@ export const sessionActive = check("session_active", (f: Pick<Facts, "session" |
   const fault = endOf(f.session, f.session_marked, f.now_ms);
   return fault === undefined ? undefined : deny(fault);
 });
+
+/**
+ * Whatever else the token stands for (an agent session, an edge of its path, an actor's session), for who reads no rows of
+ * these: the marks alone say so.
+ */
+export const nothingRevoked = (revocations: Pick<Revocations, "revoked">) =>
+  check("nothing_revoked", (f: Pick<Facts, "subject"> & { readonly zone: ZoneSnapshot }) => {
+    const kind = revokedBy(revocations, f.zone.zone_id, f.subject);
+    return kind === undefined ? undefined : deny("session_revoked", kind);
+  });
 
 /** The row and the token tell of the same thing, and so does the caller where it says which session it means. */
 export const sessionMatches = check("session_matches", (f: Pick<Facts, "session" | "subject" | "request">) => {

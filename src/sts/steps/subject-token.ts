@@ -2,6 +2,7 @@ import type { PresentedToken, PresentedTokens } from "../../authority/presented-
 import type { Claims, VerifyFailure } from "../../domain/token.ts";
 import { check, deny, load } from "../../kernel/pipeline.ts";
 import type { Facts } from "../facts.ts";
+import type { TokenRequest } from "../edge/request.ts";
 import type { ZoneSnapshot } from "../known/snapshot.ts";
 import type { Snapshots } from "../known/snapshots.ts";
 
@@ -33,6 +34,11 @@ const verify = (
     : tokens.verify(presented, { zone_id, key, version: () => keys.version }, now_ms);
 };
 
+type Asks = Pick<Facts, "presented" | "now_ms"> & {
+  readonly request: Pick<TokenRequest, "subject_token">;
+  readonly zone: ZoneSnapshot;
+};
+
 /**
  * Signature by a key of this zone, then claims, issuer, zone and time. Another replica may have heard of a new key sooner and
  * signed by it: the zone is read anew before a key is refused as unknown. Rejects where it can't be.
@@ -56,7 +62,7 @@ const judged = ({ zone, claims }: Verified) =>
   typeof claims === "string" ? deny(REASONS[claims], claims) : { zone, subject: claims };
 
 export const subjectToken = (snapshots: Pick<Snapshots, "latest">, tokens: PresentedTokens) =>
-  load("subject_token", (f: Pick<Facts, "request" | "presented" | "now_ms"> & { readonly zone: ZoneSnapshot }) => {
+  load("subject_token", (f: Asks) => {
     const presented =
       f.presented ?? (f.request.subject_token === undefined ? undefined : tokens.read(f.request.subject_token));
     if (presented === undefined) return deny("subject_token_malformed");
