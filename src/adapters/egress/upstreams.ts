@@ -20,12 +20,17 @@ export type UpstreamsOptions = {
   readonly shares?: ShareOptions;
   /** Trusted in place of the system's, in PEM. */
   readonly ca?: string;
+  readonly keep_alive_ms?: number;
 };
 
 const SHARES: ShareOptions = { limit: 1_024, zone_share: 0.75, client_share: 0.5 };
 /** Upstreams whose connections are kept. */
 const MAX_POOLS = 512;
-/** Below the 5 s after which Node's servers close an idle connection, so that a call rarely meets a closing one. */
+/**
+ * How long a connection waits for its next call. Below the 5 s after which Node's servers close an idle one, so that a call
+ * rarely meets a closing one. An upstream's `Keep-Alive: timeout` may make it shorter, never longer: with thousands of
+ * idle connections it would hold the process's descriptors, which are everybody's.
+ */
 const KEEP_ALIVE_MS = 4_000;
 
 /** The process is stopping. */
@@ -91,14 +96,15 @@ export const createUpstreams = (options: UpstreamsOptions): Upstreams => {
   const pools = new LRUCache<string, Pool>({ max: MAX_POOLS, dispose: retire });
 
   const open = (target: EgressTarget): Pool => {
-    const { connect_timeout_ms, ca } = options;
+    const { connect_timeout_ms, ca, keep_alive_ms = KEEP_ALIVE_MS } = options;
     const dial = createDial(target, { connect_timeout_ms, ca, wanted: () => !closed });
     return new Pool(target.origin, {
       connections: limits.limit,
       pipelining: 1,
       headersTimeout: 0,
       bodyTimeout: 0,
-      keepAliveTimeout: KEEP_ALIVE_MS,
+      keepAliveTimeout: keep_alive_ms,
+      keepAliveMaxTimeout: keep_alive_ms,
       connect: dial,
       factory: (origin, settings) => {
         const line: Line = new Line(origin, {

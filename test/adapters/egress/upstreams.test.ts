@@ -46,9 +46,9 @@ const saying = async (
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return (server.address() as AddressInfo).port;
 };
-const upstreams = (limit = 8): Upstreams => {
+const upstreams = (limit = 8, keep_alive_ms = 4_000): Upstreams => {
   const shares = { limit, zone_share: 0.75, client_share: 0.5 };
-  const made = createUpstreams({ connect_timeout_ms: 1_000, shares, ca: certificates.ca });
+  const made = createUpstreams({ connect_timeout_ms: 1_000, shares, ca: certificates.ca, keep_alive_ms });
   pools.push(made);
   return made;
 };
@@ -276,6 +276,22 @@ describe("an upstream's pool", () => {
     assert.throws(() => place.call(call, silent), "it was given back");
     await ended;
     assert.equal((await run(of, target).done).body, "here");
+  });
+
+  it("is not kept idle for longer than it wants to be, however long the upstream would have it", async () => {
+    let open = 0;
+    const port = await serve((_request, response) => {
+      response.writeHead(200, { "keep-alive": "timeout=600", connection: "keep-alive" }).end("kept");
+    });
+    servers.at(-1)?.on("connection", (socket: Socket) => {
+      open += 1;
+      socket.once("close", () => (open -= 1));
+    });
+    (servers.at(-1) as Server).keepAliveTimeout = 600_000;
+    const pool = upstreams(8, 100);
+    const target = await targetOf(`http://127.0.0.1:${port}`);
+    assert.equal((await run(pool, target).done).body, "kept");
+    await eventually(() => open === 0, { timeout_ms: 20_000 });
   });
 
   it("counts a name's calls over all addresses that it had, and forgets what has ended", async () => {
