@@ -34,8 +34,10 @@ export type FlowReason =
   | "expired_on_the_way"
   | "body_too_large"
   | "upstream_failed"
+  | "upstream_headers_excess"
   | "upstream_interim_excess"
-  | "upstream_timeout";
+  | "upstream_timeout"
+  | "upstream_unauthorized";
 
 /** Each reason → its answer. A reason without one does not compile. */
 export const problems = {
@@ -194,6 +196,18 @@ export const problems = {
     502,
     "BadGateway",
     "The upstream sent more interim answers than four, or more than 16 KiB of them.",
+    "upstream_errors",
+  ),
+  upstream_headers_excess: problem(
+    502,
+    "BadGateway",
+    "The upstream's answer has more than 200 headers.",
+    "upstream_errors",
+  ),
+  upstream_unauthorized: problem(
+    502,
+    "BadGateway",
+    "The upstream did not take the credential that this call was made with.",
     "upstream_errors",
   ),
   upstream_timeout: problem(504, "GatewayTimeout", "The upstream did not answer in time.", "upstream_errors"),

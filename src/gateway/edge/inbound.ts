@@ -137,7 +137,20 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ["forwarded", drop],
   ["x-forwarded", drop],
   ["proxy", drop], // a CGI-like upstream would take it for its own proxy, HTTP_PROXY
+  // Who is at the other end is for us to say: where it calls from (`x-forwarded-for`), and by which certificate (none; RFC
+  // 9440, 2.4: whoever ends the TLS removes what a client sends of these).
   ["x-real-ip", drop],
+  ["x-client-ip", drop],
+  ["x-cluster-client-ip", drop],
+  ["client-ip", drop],
+  ["true-client-ip", drop],
+  ["cf-connecting-ip", drop],
+  ["fastly-client-ip", drop],
+  ["x-remote-ip", drop],
+  ["x-remote-addr", drop],
+  ["x-originating-ip", drop],
+  ["client-cert", drop],
+  ["client-cert-chain", drop],
   // By these an upstream would do another thing than the one that policy was asked about.
   ["x-http-method", drop],
   ["x-http-method-override", drop],

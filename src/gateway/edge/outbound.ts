@@ -69,6 +69,20 @@ const ENDS_HERE: ReadonlySet<string> = new Set([
   "x-lighttpd-send-tempfile",
   "x-litespeed-location",
   "set-cookie2",
+  // A browser holds these for the whole origin: one upstream would speak for all that are reached by this Gateway.
+  "strict-transport-security",
+  "clear-site-data",
+  "service-worker-allowed",
+  "public-key-pins",
+  "public-key-pins-report-only",
+  "expect-ct",
+  "nel",
+  "report-to",
+  "reporting-endpoints",
+  "accept-ch",
+  "critical-ch",
+  "origin-agent-cluster",
+  "set-login",
 ]);
 const ENDS_HERE_FROM: readonly string[] = ["x-caracal-", "x-accel-", "x-reproxy-"];
 

@@ -56,6 +56,8 @@ const TRAILER_MS = 2_000;
 /** Interim answers (1xx) that one call may have, and what their headers may weigh together. */
 const MAX_INTERIM = 4;
 const MAX_INTERIM_BYTES = 16 * 1024;
+/** As many as a request may have. Each costs a microsecond here, and an upstream can put 4 000 into 16 KiB. */
+const MAX_HEADERS = 200;
 const REVOKED_TRAILER = "X-Caracal-Revoked";
 
 const FAILURES: Readonly<Record<Exclude<UpstreamFailure, "aborted">, Reason>> = {
@@ -341,6 +343,15 @@ class ForwardedCall implements RunningCall, Limited, Waiting, UpstreamEvents, Up
     this.hold.from(goOn);
     this.last_ms = this.flow.clock.monotonic_ms();
     if (this.over) return;
+    if (raw.length > 2 * MAX_HEADERS) {
+      this.cutOff("upstream", "upstream_headers_excess");
+      return;
+    }
+    if (code === 401) {
+      // The credential was the Gateway's: to the caller this would say that its own token is none, and where to log in.
+      this.cutOff("upstream", "upstream_unauthorized");
+      return;
+    }
     if (!this.mustWait()) {
       this.begin(code, raw);
       return;
@@ -500,7 +511,7 @@ class ForwardedCall implements RunningCall, Limited, Waiting, UpstreamEvents, Up
     const { response } = this;
     this.to("received");
     clearTimeout(this.paced);
-    const passed = this.may_trail ? passableTrailers(trailers) : [];
+    const passed = this.may_trail && trailers.length <= 2 * MAX_HEADERS ? passableTrailers(trailers) : [];
     if (passed.length > 0) response.addTrailers(passed);
     const last = this.gathered.take();
     if (last === undefined) {
