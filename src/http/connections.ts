@@ -1,9 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { Connection, Crowd } from "./crowd.ts";
 
 /** Bounds on what one client may hold open. A slow client is closed, not waited for. */
 export type Limits = {
+  /** Connections to one port; `connections_of_one`: from one address. */
+  readonly connections: number;
+  readonly connections_of_one: number;
   /** From a connection's beginning to the end of its TLS handshake. */
   readonly handshake_ms: number;
   /** Connections without a request yet; `newcomers_of_one`: of one address. */
@@ -28,6 +32,8 @@ export type Limits = {
 };
 
 export const LIMITS: Limits = {
+  connections: 10_000,
+  connections_of_one: 7_500,
   handshake_ms: 10_000,
   newcomers: 2_048,
   newcomers_of_one: 512,
@@ -48,60 +54,6 @@ export const closeLater = (socket: Duplex, wait_ms: number, unless: () => boolea
     if (!unless()) socket.destroy();
   }, wait_ms);
   timer.unref();
-};
-
-/** Connections that have not sent a whole request yet. */
-export type Newcomers = {
-  came(socket: Socket): void;
-  /** Its first request is here. `socket`: the connection's own, or TLS's over it. */
-  spoke(socket: Socket): void;
-};
-
-/**
- * Whoever opens connections and says nothing (or a handshake or a header a byte at a time) is to take nobody else's: where
- * there are too many newcomers, of one address or in all, the oldest of them is closed. An honest client's first request
- * comes a moment after its connection, so the oldest is never its. To refuse the newest would be the attacker's wish.
- */
-export const createNewcomers = (limits: Limits): Newcomers => {
-  const all = new Map<string, Socket>();
-  const by_address = new Map<string, Map<string, Socket>>();
-  /** TLS's socket and the connection below it are two objects with the same other end. */
-  const nameOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
-
-  const forget = (name: string, address: string): void => {
-    all.delete(name);
-    const of_one = by_address.get(address);
-    of_one?.delete(name);
-    if (of_one?.size === 0) by_address.delete(address);
-  };
-  const closeOldest = (of: ReadonlyMap<string, Socket>): void => {
-    for (const [name, socket] of of) {
-      socket.destroy();
-      forget(name, name.slice(0, name.lastIndexOf(" ")));
-      return;
-    }
-  };
-
-  return {
-    came(socket) {
-      const { remoteAddress: address } = socket;
-      if (address === undefined) return; // gone already
-      const name = nameOf(socket);
-      const of_one = by_address.get(address) ?? new Map<string, Socket>();
-      if (of_one.size >= limits.newcomers_of_one) closeOldest(of_one);
-      else if (all.size >= limits.newcomers) closeOldest(all);
-      by_address.set(address, of_one);
-      of_one.set(name, socket);
-      all.set(name, socket);
-      socket.once("close", () => {
-        if (all.get(name) === socket) forget(name, address);
-      });
-    },
-    spoke(socket) {
-      const { remoteAddress: address } = socket;
-      if (address !== undefined) forget(nameOf(socket), address);
-    },
-  };
 };
 
 /** What a connection is in the middle of, when what comes next on it can't be read. */
@@ -125,11 +77,8 @@ export type Admission = {
   standing(socket: Socket): Standing;
 };
 
-/** `last`: the request that was read last, as long as it or its answer is not over. */
-type State = { unanswered: number; last: ServerResponse | undefined };
-
-export const createAdmission = (limits: Limits, newcomers: Newcomers): Admission => {
-  const states = new WeakMap<Socket, State>();
+export const createAdmission = (limits: Limits, crowd: Crowd): Admission => {
+  const states = new WeakMap<Socket, Connection>();
   /** One for all responses: a closure for each would hold all that its call held. */
   function onClose(this: ServerResponse): void {
     const request = this.req;
@@ -137,6 +86,7 @@ export const createAdmission = (limits: Limits, newcomers: Newcomers): Admission
     const state = states.get(socket);
     if (state === undefined) return;
     state.unanswered -= 1;
+    if (state.unanswered === 0) crowd.quiet(state);
     if (!request.complete) closeLater(socket, limits.unread_ms, () => request.complete);
     else if (state.last === this) state.last = undefined; // an idle connection holds nothing of its last call
   }
@@ -146,9 +96,9 @@ export const createAdmission = (limits: Limits, newcomers: Newcomers): Admission
       if (socket.destroyed) return false; // broken off below; what was read with the last request still comes
       let state = states.get(socket);
       if (state === undefined) {
-        state = { unanswered: 0, last: undefined };
+        state = crowd.spoke(socket);
+        if (state === undefined) return false; // closed for another's sake
         states.set(socket, state);
-        newcomers.spoke(socket);
       }
       if (state.unanswered === limits.unanswered) {
         socket.destroy();

@@ -8,14 +8,14 @@ import type { RoleName } from "../domain/role-name.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem, StartupFault } from "../kernel/problem.ts";
 import { within } from "../kernel/service.ts";
-import { closeLater, createAdmission, createNewcomers, type Limits, LIMITS, type Standing } from "./connections.ts";
+import { closeLater, createAdmission, type Limits, LIMITS, type Standing } from "./connections.ts";
+import { createCrowd } from "./crowd.ts";
 import { sendJson, sendProblem } from "./problem.ts";
 import { requestIdOf } from "./request-id.ts";
 import type { Role } from "./role.ts";
 
 const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_HEADERS = 200;
-const MAX_CONNECTIONS = 10_000;
 const READY_CHECK_MS = 1_000;
 
 export type TlsFiles = { readonly cert_file: string; readonly key_file: string };
@@ -200,8 +200,8 @@ const DRAINING: readonly { check: string; fault: string }[] = [{ check: "serving
 export const bindRole = async (options: BindOptions): Promise<Binding> => {
   const { log } = options;
   const limits = { ...LIMITS, ...options.limits };
-  const newcomers = createNewcomers(limits);
-  const admission = createAdmission(limits, newcomers);
+  const crowd = createCrowd(limits);
+  const admission = createAdmission(limits, crowd);
   let role: Role | undefined;
   let draining = false;
 
@@ -270,9 +270,8 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
 
   const server = createListener(options, limits, onRequest);
   server.maxHeadersCount = MAX_HEADERS + 1; // Node drops the rest in silence; one more shows that there were more
-  server.maxConnections = MAX_CONNECTIONS;
   server.setTimeout(limits.silent_ms);
-  server.on("connection", (socket: Socket) => newcomers.came(socket)); // TCP's: before a TLS handshake
+  server.on("connection", (socket: Socket) => crowd.came(socket)); // TCP's: before a TLS handshake
   server.on("clientError", (error, socket: Duplex) =>
     onClientError(error, socket as Socket, admission.standing(socket as Socket), log, limits.unread_ms),
   );
