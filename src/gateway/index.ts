@@ -5,6 +5,7 @@ import type { AuditWriter } from "../domain/audit-event.ts";
 import type { Revocations } from "../domain/revocation.ts";
 import type { Role } from "../http/role.ts";
 import type { Clock } from "../kernel/clock.ts";
+import { createFailureLog } from "../kernel/failure-log.ts";
 import type { Log } from "../kernel/log.ts";
 import type { Metrics } from "../kernel/metrics.ts";
 import type { Denial } from "../kernel/pipeline.ts";
@@ -66,9 +67,8 @@ type Reached = Partial<Pick<Decision, "claims" | "binding" | "route" | "place">>
 
 const DEAD_LETTERS_MS = 5_000;
 const PRIME_MS = 1_000;
-/** The longest that nobody-in-particular failures are silent in the log, once one was told. */
-const LOG_EVERY_MS = 1_000;
 
+/** That a part is away, which is logged. */
 const FAILURES: ReadonlySet<Reason> = new Set<Reason>([
   "keys_unavailable",
   "revocation_stale",
@@ -81,21 +81,6 @@ const FAILURES: ReadonlySet<Reason> = new Set<Reason>([
   "upstream_not_resolved",
   "upstream_refused",
 ]);
-
-/** Failures of parts: one line a second and reason, with how many there were, so that an outage does not fill the log. */
-const createFailureLog = (log: Log, clock: Clock): ((reason: Reason, facts: object) => void) => {
-  const seen = new Map<Reason, { next_ms: number; silent: number }>();
-  return (reason, facts) => {
-    const now_ms = clock.monotonic_ms();
-    const last = seen.get(reason);
-    if (last !== undefined && now_ms < last.next_ms) {
-      last.silent += 1;
-      return;
-    }
-    seen.set(reason, { next_ms: now_ms + LOG_EVERY_MS, silent: 0 });
-    log.warn({ ...facts, reason, not_logged: last?.silent ?? 0 }, "a call was refused because a part failed");
-  };
-};
 
 /**
  * Marks begin to be remembered before the first mandate comes, or it would be refused as possibly used; and again after
@@ -131,7 +116,8 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const keys = createZoneKeys({ sts, clock, log });
   const tokens = createPresentedTokens(clock, deps.issuer_url, keys.version);
   const ledger = createLedger(deps.audit);
-  const forwarder = createForwarder({ ...deps, ledger, counters, stream_max_ms: deps.stream_max_s * 1000 });
+  const failures = createFailureLog(log, clock);
+  const forwarder = createForwarder({ ...deps, ledger, counters, failures, stream_max_ms: deps.stream_max_s * 1000 });
   const priming = createPriming(marks, log);
   const shares = createShares({
     limit: deps.max_calls,
@@ -139,7 +125,6 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
     client_share: deps.client_share,
   });
   const decision = decide({ ...deps, bindings, keys, tokens, ledger, shares });
-  const tellFailure = createFailureLog(log, clock);
 
   metrics.gauge("bindings_loaded", "Resources that the Gateway knows an upstream for.", () => bindings.size);
   metrics.gauge("revocations_active", "Revocations that are enforced still.", () => revocations.size);
@@ -166,8 +151,10 @@ export const createGateway = (deps: GatewayDeps): GatewayRole => {
   const keep = (step: string, denial: Denial<DenyReason>, facts: Reached & Pick<Decision, "inbound">): void => {
     const { reason, detail } = denial;
     const { inbound, claims, binding, route } = facts;
-    if (FAILURES.has(reason))
-      tellFailure(reason, { step, detail, request_id: inbound.request_id, zone_id: claims?.zone_id });
+    if (FAILURES.has(reason)) {
+      const about = { step, reason, detail, request_id: inbound.request_id, zone_id: claims?.zone_id };
+      failures("warn", reason, about, "a call was refused because a part failed");
+    }
     if (claims === undefined) ledger.unauthenticated(reason);
     else if (!IN_THE_STS_LEDGER.has(reason) || COUNTED_AT_THE_STS.has(denial.extra?.public_reason ?? "")) {
       ledger.denied(inbound, claims, binding, { step, reason, detail, path: route?.path ?? "" });

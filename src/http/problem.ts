@@ -1,5 +1,6 @@
 import type { ServerResponse } from "node:http";
 import { HashingBusy } from "../domain/secret-hash.ts";
+import type { FailureLog } from "../kernel/failure-log.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
 import { isConflict, isUnavailable } from "../ports/database.ts";
@@ -45,13 +46,13 @@ const isAway = (error: unknown): boolean =>
  * Anything that was thrown → a Problem. What we did not foresee is a 500 that says nothing, and a log line that says
  * everything; parts that are away are a 503.
  */
-export const toProblem = (error: unknown, log: Log, request_id: string): Problem => {
+export const toProblem = (error: unknown, log: Log, failures: FailureLog, request_id: string): Problem => {
   if (error instanceof Problem) {
-    if (error.status >= 500) log.error({ err: error, request_id }, "request failed");
+    if (error.status >= 500) failures("error", error.code, { err: error, request_id }, "request failed");
     return error;
   }
   if (isAway(error)) {
-    log.warn({ err: error, request_id }, "a part that the request needs is unavailable");
+    failures("warn", "away", { err: error, request_id }, "a part that the request needs is unavailable");
     return new Problem(503, "temporarily_unavailable", "A part that this request needs is unavailable. Try again.", {
       retry_after_s: RETRY_AFTER_S,
       cause: error,

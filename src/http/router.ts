@@ -3,6 +3,8 @@ import { getRequestListener, type HttpBindings, RequestError } from "@hono/node-
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import { type Context, Hono } from "hono";
 import type { Method } from "../contracts/endpoint.ts";
+import { systemClock } from "../kernel/clock.ts";
+import { createFailureLog } from "../kernel/failure-log.ts";
 import type { Log } from "../kernel/log.ts";
 import { Problem } from "../kernel/problem.ts";
 import { problemBody, problemHeaders, sendJson, toProblem } from "./problem.ts";
@@ -78,6 +80,7 @@ export const createRouter = ({
   log,
   onAnswer,
 }: RouterOptions): ((request: IncomingMessage, response: ServerResponse) => void) => {
+  const failures = createFailureLog(log, systemClock);
   const serve = async (
     route: Served,
     request: IncomingMessage,
@@ -93,7 +96,7 @@ export const createRouter = ({
       onAnswer?.(answer.status);
       sendJson(response, answer.status, { ...answer.headers, "x-request-id": request_id }, answer.body);
     } catch (error) {
-      const problem = toProblem(error, log, request_id);
+      const problem = toProblem(error, log, failures, request_id);
       onAnswer?.(problem.status);
       const headers = { ...problemHeaders(problem), "x-request-id": request_id };
       const body = (route.refusal ?? problemBody)(problem, request_id);

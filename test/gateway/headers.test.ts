@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { createRig, openRaw, requestText, RESOURCE, type Rig } from "./rig.ts";
+import { createLog } from "../../src/kernel/log.ts";
+import { createRig, openRaw, requestText, RESOURCE, RESOURCE_ID, type Rig, ZONE } from "./rig.ts";
 
 describe("an upstream's answer", () => {
   let rig: Rig;
@@ -76,6 +77,32 @@ describe("an upstream's answer", () => {
     const refused = await rig.call();
     assert.equal(refused.status, 502);
     assert.equal(((await refused.json()) as { readonly reason: string }).reason, "upstream_headers_excess");
+  });
+});
+
+describe("an upstream that fails", () => {
+  it("does not write the log as fast as it is called: one line a second of a zone", async () => {
+    const lines: string[] = [];
+    const log = createLog({ level: "warn", destination: { write: (line) => void lines.push(line) } });
+    let now_ms = 0;
+    const clock = { now_ms: () => Date.now(), monotonic_ms: () => now_ms };
+    const rig = await createRig({ log, clock });
+    try {
+      rig.upstream((request) => request.socket.destroy());
+      for (let call = 0; call < 20; call += 1) assert.equal((await rig.call()).status, 502);
+      now_ms += 1_000;
+      assert.equal((await rig.call()).status, 502);
+      const told = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+      assert.deepEqual(
+        told.map(({ message, resource_id, zone_id, not_logged }) => [message, resource_id, zone_id, not_logged]),
+        [
+          ["an upstream call failed", RESOURCE_ID, ZONE, 0],
+          ["an upstream call failed", RESOURCE_ID, ZONE, 19],
+        ],
+      );
+    } finally {
+      await rig.close();
+    }
   });
 });
 

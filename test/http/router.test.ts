@@ -8,6 +8,7 @@ import { createRouter, type Route } from "../../src/http/router.ts";
 import type { Cancellation } from "../../src/kernel/cancel.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import { Problem } from "../../src/kernel/problem.ts";
+import { Unavailable } from "../../src/ports/streams.ts";
 import { eventually } from "../support/eventually.ts";
 import { openRaw, rawRequest, requestText } from "../support/raw-http.ts";
 
@@ -120,6 +121,36 @@ describe("a table of paths", () => {
     assert.equal(broken.status, 500);
     assert.doesNotMatch(broken.body ?? "", /secret/);
     assert.deepEqual(statuses.slice(-2), [403, 500]);
+  });
+
+  it("logs a part that is away once a second, however often it is asked for, and says how often it was not logged", async () => {
+    const lines: { readonly not_logged: number }[] = [];
+    const log = createLog({ level: "warn", destination: { write: (line) => void lines.push(JSON.parse(line)) } });
+    const away: Route = {
+      method: "GET",
+      path: "/away",
+      answer: async () => {
+        throw new Unavailable("a part");
+      },
+    };
+    const other = createServer(createRouter({ routes: [away], log }));
+    await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));
+    const address = `http://127.0.0.1:${(other.address() as AddressInfo).port}/away`;
+    let asked = 0;
+    try {
+      await eventually(async () => {
+        asked += 1;
+        assert.equal((await fetch(address)).status, 503);
+        return lines.length === 2; // the second comes with the next second
+      });
+      assert.deepEqual(
+        lines.map(({ not_logged }) => not_logged),
+        [0, asked - 2],
+      );
+    } finally {
+      other.closeAllConnections();
+      other.close();
+    }
   });
 
   it("tells a verb that its client is gone", async () => {

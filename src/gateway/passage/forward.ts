@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { type AuthorityIds, type Revocations, revokedBy } from "../../domain/revocation.ts";
 import type { Clock } from "../../kernel/clock.ts";
-import type { Log } from "../../kernel/log.ts";
+import type { FailureLog } from "../../kernel/failure-log.ts";
 import type { RunningUpstreamCall, UpstreamEvents, UpstreamFailure } from "../../ports/egress.ts";
 import { refuse } from "../edge/answers.ts";
 import { REVOCATION_MAX_AGE_MS } from "../authority.ts";
@@ -26,7 +26,7 @@ export type ForwardDeps = {
   readonly ledger: Ledger;
   readonly counters: Counters;
   readonly clock: Clock;
-  readonly log: Log;
+  readonly failures: FailureLog;
   readonly max_request_bytes: number;
   /** To the upstream's headers, or without progress of the request's body. */
   readonly upstream_timeout_ms: number;
@@ -384,7 +384,7 @@ class ForwardedCall implements RunningCall, Limited, Waiting, UpstreamEvents, Up
     try {
       response.writeHead(code, headers);
     } catch (error) {
-      this.flow.log.warn({ err: error, request_id: inbound.request_id }, "an upstream's headers can't be passed on");
+      this.failed({ err: error }, "an upstream's headers can't be passed on");
       this.cutOff("upstream", "upstream_failed");
       return;
     }
@@ -524,12 +524,15 @@ class ForwardedCall implements RunningCall, Limited, Waiting, UpstreamEvents, Up
 
   onError(failure: UpstreamFailure, detail: string): void {
     if (this.over || this.mode === "received" || failure === "aborted") return;
-    const { inbound, binding } = this.decision;
-    this.flow.log.warn(
-      { request_id: inbound.request_id, resource_id: binding.resource_id, failure, detail },
-      "an upstream call failed",
-    );
+    this.failed({ failure, detail }, "an upstream call failed");
     this.cutOff("upstream", FAILURES[failure]);
+  }
+
+  private failed(facts: object, message: string): void {
+    const { zone_id, flow, decision } = this;
+    const { inbound, binding } = decision;
+    const about = { zone_id, resource_id: binding.resource_id, request_id: inbound.request_id };
+    flow.failures("warn", zone_id, { ...about, ...facts }, message);
   }
 }
 
