@@ -17,6 +17,8 @@ import type { Role } from "./role.ts";
 const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_HEADERS = 200;
 const READY_CHECK_MS = 1_000;
+/** Readiness asks Redis and the database, and metrics are a thousand lines: anybody may ask for both. */
+const PAGE_EVERY_MS = 50;
 
 export type TlsFiles = { readonly cert_file: string; readonly key_file: string };
 
@@ -154,6 +156,31 @@ export const readyFaults = async (role: Role): Promise<readonly { check: string;
   return faults.flat();
 };
 
+/**
+ * Whatever many ask for is made for all of them at once, no sooner than `PAGE_EVERY_MS` after the last time, and one after
+ * the other. It is always begun after it was asked for.
+ */
+const inCommon = <T>(make: () => Promise<T>): (() => Promise<T>) => {
+  let next: Promise<T> | undefined;
+  let before: Promise<unknown> = Promise.resolve();
+  let began_ms = -Infinity;
+  const makeNext = async (): Promise<T> => {
+    await before;
+    const left_ms = began_ms + PAGE_EVERY_MS - performance.now();
+    if (left_ms > 0) await pause(left_ms);
+    began_ms = performance.now();
+    next = undefined;
+    return make();
+  };
+  return () => {
+    if (next !== undefined) return next;
+    const made = makeNext();
+    next = made;
+    before = made.catch(() => undefined);
+    return made;
+  };
+};
+
 /** A request that no role is to see. The connection ends with the answer: what follows on it can't be told apart either. */
 const faultOf = (request: IncomingMessage): Problem | undefined => {
   if (request.rawHeaders.length > 2 * MAX_HEADERS) {
@@ -164,15 +191,22 @@ const faultOf = (request: IncomingMessage): Problem | undefined => {
   }
   return hasOneHost(request)
     ? undefined
-    : new Problem(400, "invalid_request", "The request has no Host header, or several.");
+    : new Problem(400, "invalid_request", "The request has no Host header, several, or one that names no host.");
 };
 
-/** RFC 9112, 3.2: none (but in HTTP/1.0) or several are refused; two servers would take each another one. */
+/** A name or address and a port (RFC 3986, 3.2.2), or nothing. */
+const HOST = /^(?:[\w.~!$&'()*+,;=%-]*|\[[\da-f:.]+\])(?::\d{0,5})?$/i;
+
+/**
+ * RFC 9112, 3.2: none (but in HTTP/1.0), several, or one that is no host's are refused. Two servers would take each another
+ * one, and an upstream that is told of it (`X-Forwarded-Host`) makes addresses of it.
+ */
 const hasOneHost = (request: IncomingMessage): boolean => {
   let hosts = 0;
   for (let at = 0; at < request.rawHeaders.length; at += 2) {
     const name = request.rawHeaders[at] as string;
-    if (name.length === 4 && name.toLowerCase() === "host") hosts += 1;
+    if (name.length === 4 && name.toLowerCase() === "host")
+      hosts += HOST.test(request.rawHeaders[at + 1] as string) ? 1 : 2;
   }
   return hosts === 1 || (hosts === 0 && request.httpVersion === "1.0");
 };
@@ -203,23 +237,25 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
   const crowd = createCrowd(limits);
   const admission = createAdmission(limits, crowd);
   let role: Role | undefined;
+  let faults: () => Promise<readonly { check: string; fault: string }[]> = async () => STARTING;
+  let metrics: () => Promise<string> = async () => "";
   let draining = false;
 
   const pages: Readonly<Record<string, (response: ServerResponse) => Promise<void>>> = {
     "/health": async (response) =>
       sendJson(response, 200, { "cache-control": "no-store" }, { status: "ok", role: options.name }),
     "/ready": async (response) => {
-      const faults = draining ? DRAINING : role === undefined ? STARTING : await readyFaults(role);
-      const status = faults.length === 0 ? 200 : 503;
+      const found = draining ? DRAINING : await faults();
+      const status = found.length === 0 ? 200 : 503;
       const headers = { "cache-control": "no-store", ...(status === 503 ? { "retry-after": "1" } : {}) };
       sendJson(response, status, headers, {
         status: status === 200 ? "ready" : "not_ready",
         role: options.name,
-        faults,
+        faults: found,
       });
     },
     "/metrics": async (response) => {
-      const text = (await role?.metrics.text()) ?? "";
+      const text = await metrics();
       response.writeHead(200, {
         "content-type": "text/plain; version=0.0.4; charset=utf-8",
         "cache-control": "no-store",
@@ -307,6 +343,8 @@ export const bindRole = async (options: BindOptions): Promise<Binding> => {
     port: address.port,
     serve(served) {
       role = served;
+      faults = inCommon(() => readyFaults(served));
+      metrics = inCommon(() => served.metrics.text());
       server.setTimeout(served.long_answers === true ? 0 : limits.silent_ms);
     },
     notReady() {
