@@ -10,7 +10,7 @@ describe("an upstream's answer", () => {
   });
   after(() => rig.close());
 
-  it("says nothing for the origin, which all upstreams of a Gateway have in common", async () => {
+  it("says nothing for the origin, which all upstreams have in common, nor of the credential", async () => {
     const ours = [
       "Strict-Transport-Security",
       "Clear-Site-Data",
@@ -25,6 +25,8 @@ describe("an upstream's answer", () => {
       "Critical-CH",
       "Origin-Agent-Cluster",
       "Set-Login",
+      "WWW-Authenticate", // with whatever status
+      "Authentication-Info",
     ];
     rig.upstream((_request, response) => {
       for (const name of ours) response.setHeader(name, "1");

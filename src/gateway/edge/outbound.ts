@@ -55,6 +55,9 @@ const ENDS_HERE: ReadonlySet<string> = new Set([
   "proxy-connection",
   "proxy-authenticate",
   "proxy-authentication-info",
+  // The credential is the Gateway's: a caller would take the challenge (MCP: with a 403 too) for one of its own token's.
+  "www-authenticate",
+  "authentication-info",
   "te",
   "trailer",
   "transfer-encoding",
