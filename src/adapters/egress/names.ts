@@ -24,7 +24,6 @@ const STALE_MS = 60_000;
 /** A name without an address is not asked for again for this long; twice as long each time, up to the longest. */
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 30_000;
-const MAX_ADDRESSES = 64;
 
 type Entry = { addresses: readonly string[]; until_ms: number; stale_ms: number; failures: number };
 /** `asking`: the look-ups that run. A zone is kept as long as it has one, or it would begin anew at none. */
@@ -82,7 +81,7 @@ export const createNames = (deps: {
 
   const lookUp = async (name: string, entry: Entry): Promise<void> => {
     try {
-      const addresses = (await resolver(name)).slice(0, MAX_ADDRESSES);
+      const addresses = await resolver(name);
       const now_ms = clock.monotonic_ms();
       const some = addresses.length > 0;
       entry.stale_ms = some ? now_ms + STALE_MS : -Infinity;

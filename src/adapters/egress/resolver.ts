@@ -3,7 +3,7 @@ import { isIP } from "node:net";
 import type { Clock } from "../../kernel/clock.ts";
 import { systemFile } from "./system-file.ts";
 
-/** Every address of a name; none where the name has none. Rejects where nobody could say, in bounded time. */
+/** The addresses of a name, 32 of each family at most; none where the name has none. Rejects where nobody could say, in bounded time. */
 export type Resolver = (hostname: string) => Promise<readonly string[]>;
 
 export type ResolverOptions = {
@@ -23,6 +23,8 @@ const TRIES = 2;
 /** How long the other family may take once one has said its addresses: a server that drops AAAA is no reason to wait. */
 const OTHER_FAMILY_MS = 300;
 const MAX_SEARCHED = 6;
+/** More are cut before anything is done with them: an answer can hold 4 000, and to order those takes 5 ms of everybody's. */
+const MAX_OF_FAMILY = 32;
 /** c-ares's words for "there is no such name, or it has no address of that kind". All others mean that nobody said. */
 const NONE: ReadonlySet<unknown> = new Set(["ENOTFOUND", "ENODATA", "EBADNAME"]);
 
@@ -114,7 +116,7 @@ export const createResolver = (options: ResolverOptions): Resolver => {
     let failure: unknown;
     const family = async (asked: Promise<readonly string[]>): Promise<readonly string[]> => {
       try {
-        const found = await asked;
+        const found = (await asked).slice(0, MAX_OF_FAMILY);
         if (found.length > 0) grace ??= setTimeout(() => channel.cancel(), OTHER_FAMILY_MS);
         return found;
       } catch (error) {

@@ -59,6 +59,15 @@ describe("the resolver", () => {
     assert.deepEqual(await resolve("six.test"), ["2606:4700::1111"]);
   });
 
+  it("takes no more of a long answer than it could use, and so spends no time on the rest", async () => {
+    const many = Array.from({ length: 60 }, (_, at) => `8.8.${at}.8`);
+    const { resolve } = await resolver({ "many.test": [...many, "2001:4860:4860::8888"] });
+    const found = await resolve("many.test");
+    assert.equal(found.length, 33);
+    assert.equal(found[1], "2001:4860:4860::8888", "one family does not push out the other");
+    assert.ok(found.every((address) => many.includes(address) || address === "2001:4860:4860::8888"));
+  });
+
   it("tells a name that has no address from one of which nobody could say", async () => {
     const { resolve } = await resolver({ "bare.test": "none", "broken.test": "servfail" });
     assert.deepEqual(await resolve("bare.test"), []);
