@@ -52,7 +52,7 @@ const serve = async (limits: Partial<Limits>, over: "http" | "https" = "http") =
   /** A connection that was answered once, and stays. */
   const idle = async (host: string) => {
     const one = await open(host, ASK);
-    await eventually(() => /answered$/.test(one.said()));
+    await eventually(() => one.said().endsWith("answered"));
     return one;
   };
   return { open, idle, held };
