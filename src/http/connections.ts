@@ -1,25 +1,19 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import type { Connection, Crowd } from "./crowd.ts";
+import type { Connection, Crowd, CrowdLimits } from "./crowd.ts";
 
 /** Bounds on what one client may hold open. A slow client is closed, not waited for. */
-export type Limits = {
-  /** Connections to one port; `connections_of_one`: from one address. */
-  readonly connections: number;
-  readonly connections_of_one: number;
+export type Limits = CrowdLimits & {
   /** From a connection's beginning to the end of its TLS handshake. */
   readonly handshake_ms: number;
-  /** Connections without a request yet; `newcomers_of_one`: of one address. */
-  readonly newcomers: number;
-  readonly newcomers_of_one: number;
   /** From a connection's beginning, or the end of the request before, to the end of the headers. */
   readonly headers_ms: number;
   /** The whole request, its body included; long answers are not bounded by it. */
   readonly request_ms: number;
   /** Between two requests. */
   readonly keep_alive_ms: number;
-  /** How often the first two are looked at. */
+  /** How often `headers_ms` and `request_ms` are looked at. */
   readonly check_ms: number;
   /** No byte in either direction while an answer is due or on its way: a client that does not read it. */
   readonly silent_ms: number;

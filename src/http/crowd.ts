@@ -1,7 +1,14 @@
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { countable } from "./address.ts";
-import type { Limits } from "./connections.ts";
+
+/** How many connections a port has; `…_of_one`: of one address. `newcomers`: without a request yet. */
+export type CrowdLimits = {
+  readonly connections: number;
+  readonly connections_of_one: number;
+  readonly newcomers: number;
+  readonly newcomers_of_one: number;
+};
 
 /** A connection to the port, from its beginning to its end. */
 export type Connection = {
@@ -52,7 +59,7 @@ const nameOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddre
  * An honest client's request comes a moment after its connection, so the longest wait is never its. To refuse the newest
  * would be the attacker's wish; that is done only where nothing waits.
  */
-export const createCrowd = (limits: Limits): Crowd => {
+export const createCrowd = (limits: CrowdLimits): Crowd => {
   const all = new Map<string, Connection>();
   const holders = new Map<string, Holder>();
   const newcomers = new Set<Connection>();
