@@ -6,6 +6,8 @@ import type { Role } from "../http/role.ts";
 import { contractRoutes } from "../http/contract-routes.ts";
 import { createRouter, type Route } from "../http/router.ts";
 import type { Metrics } from "../kernel/metrics.ts";
+import { createPlaces } from "../kernel/places.ts";
+import { Problem } from "../kernel/problem.ts";
 import { worker } from "../kernel/service.ts";
 import { createAdmit } from "./admit.ts";
 import { createControlPlane } from "./control-plane.ts";
@@ -28,6 +30,20 @@ const SWEEP_MS = 60_000;
 const SWEEP_SESSIONS = 5_000;
 const SWEEP_KEYS = 5_000;
 const SWEEP_CHALLENGES = 5_000;
+
+/**
+ * Of ten connections to the database a zone's requests take seven, and one token's five. Whatever a zone asks for, others
+ * are answered, and whatever one of its tokens asks for, another can revoke.
+ */
+const ZONE_PLACES = 7;
+/** Whom global tokens count as: no zone has this id. */
+const GLOBAL = "";
+const TOKEN_PLACES = 5;
+const TOKEN_WAITING = 200;
+const tooManyRequests = (limit: number): Problem =>
+  new Problem(429, "too_many_requests", `This token has ${limit} requests waiting: send fewer at once.`, {
+    retry_after_s: 1,
+  });
 
 /** For anybody. Making it takes some 50 ms, which only those pay who read it, once. */
 const openApi = (): Route => {
@@ -57,10 +73,17 @@ export const createApi = (deps: ApiDeps): ApiRole => {
   const changes = metrics.counterBy("api_changes_total", "Changes that were committed, by action", "action");
   const control_plane = createControlPlane({ ...deps, onChange: (action) => changes.inc(action) });
   const bootstrap_hash = deps.bootstrap_token === undefined ? undefined : tokenHash(deps.bootstrap_token);
+  const places = createPlaces({
+    zone_max: ZONE_PLACES,
+    client_max: TOKEN_PLACES,
+    waiting_max: TOKEN_WAITING,
+    full: tooManyRequests,
+  });
   const operations = contractRoutes({
     endpoints: apiEndpoints,
     handlers: control_plane,
     admit: createAdmit({ db, bootstrap_hash, log }),
+    turn: ({ zone_id, actor }, signal) => places.enter(zone_id ?? GLOBAL, actor, signal),
     refine: (caller, endpoint, asked) => {
       requireTagged(endpoint, asked.if_match);
       return { ...caller, once: onceOf(deps.kek, endpoint, asked) };

@@ -74,11 +74,40 @@ export const wholeBody = async (request: IncomingMessage, max_bytes: number): Pr
   return body;
 };
 
+/** More than anything that is taken has. A value costs up to a hundred times its bytes to make, in time and in memory. */
+const MAX_VALUES = 10_000;
+const MAX_DEPTH = 64;
+
+const [QUOTE, BACKSLASH, COMMA] = [0x22, 0x5c, 0x2c];
+const [LIST, LIST_END, OBJECT, OBJECT_END] = [0x5b, 0x5d, 0x7b, 0x7d];
+
+/** Whether these bytes would become too much: told without making it. Of bytes that are no JSON it may say either. */
+const isTooRich = (bytes: Uint8Array): boolean => {
+  let values = 1;
+  let depth = 0;
+  let quoted = false;
+  for (let at = 0; at < bytes.length; at += 1) {
+    const byte = bytes[at];
+    if (quoted) {
+      if (byte === BACKSLASH) at += 1;
+      else if (byte === QUOTE) quoted = false;
+    } else if (byte === QUOTE) quoted = true;
+    else if (byte === COMMA) values += 1;
+    else if (byte === LIST || byte === OBJECT) {
+      values += 1;
+      depth += 1;
+    } else if (byte === LIST_END || byte === OBJECT_END) depth -= 1;
+    if (values > MAX_VALUES || depth > MAX_DEPTH) return true;
+  }
+  return false;
+};
+
 /** A body's bytes as JSON. Throws the 400 that says why they are none; nothing of them is repeated. */
 export const parseJson = (bytes: Uint8Array): unknown => {
   const refuse = (fault: string, cause?: unknown): Problem =>
     new Problem(400, "invalid_body", `The request's body ${fault}.`, { issues: [{ path: "", message: fault }], cause });
   if (!isUtf8(bytes)) throw refuse("is not UTF-8");
+  if (isTooRich(bytes)) throw refuse(`has more than ${MAX_VALUES} values, or is more than ${MAX_DEPTH} deep`);
   try {
     return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8"));
   } catch (cause) {

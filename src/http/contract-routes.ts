@@ -36,6 +36,8 @@ export type ContractOptions<T extends Readonly<Record<string, Endpoint>>, C> = {
   readonly handlers: Handlers<T, C>;
   /** Who calls, and whether they may; throws a `Problem`. Runs before the query and the body are looked at. */
   readonly admit: (arrival: Arrival, endpoint: T[keyof T]) => Promise<C>;
+  /** Resolves when the caller's request may be worked on, to what ends its turn; throws a `Problem`. Its body is not read before. */
+  readonly turn?: (caller: C, signal: Cancellation) => Promise<() => void>;
   /** The caller of a call whose every part has been checked; throws a `Problem`. `idempotency_key`: the header, as it came. */
   readonly refine?: (caller: C, endpoint: T[keyof T], asked: Asked) => C;
   /** What makes the body of an operation's refusals, where it is not the general one. */
@@ -70,7 +72,8 @@ const parse = (
   input: unknown,
   refuse: (issues: readonly Issue[]) => Problem,
 ): object => {
-  const parsed = v.safeParse(schema, input);
+  // What fails its first check (often its length) is not put through the others: they cost what the value weighs.
+  const parsed = v.safeParse(schema, input, { abortPipeEarly: true });
   if (!parsed.success) throw refuse(issuesOf(parsed.issues));
   return parsed.output;
 };
@@ -146,15 +149,20 @@ export const contractRoutes = <const T extends Readonly<Record<string, Endpoint>
       const admitted = await options.admit(arrival, endpoint);
       const params = parse(endpoint.params, arrival.params, nothingHere);
       const query = queryOf(endpoint.query, arrival.search);
-      const body = await bodyOf(endpoint, request, options.max_body_bytes);
-      const if_match = ifMatchOf(headerNamed(request, "if-match"));
-      const asked = { params, body, idempotency_key: headerNamed(request, "idempotency-key"), if_match };
-      const caller = options.refine?.(admitted, endpoint, asked) ?? admitted;
-      const result = await handler({ params, query, body, caller, if_match, signal });
-      const headers = { "cache-control": "no-store" }; // answers hold secrets and states
-      return result === undefined
-        ? { status: endpoint.status, headers }
-        : { status: endpoint.status, headers: { ...headers, ...etagOf(result) }, body: result };
+      const endTurn = await options.turn?.(admitted, signal);
+      try {
+        const body = await bodyOf(endpoint, request, options.max_body_bytes);
+        const if_match = ifMatchOf(headerNamed(request, "if-match"));
+        const asked = { params, body, idempotency_key: headerNamed(request, "idempotency-key"), if_match };
+        const caller = options.refine?.(admitted, endpoint, asked) ?? admitted;
+        const result = await handler({ params, query, body, caller, if_match, signal });
+        const headers = { "cache-control": "no-store" }; // answers hold secrets and states
+        return result === undefined
+          ? { status: endpoint.status, headers }
+          : { status: endpoint.status, headers: { ...headers, ...etagOf(result) }, body: result };
+      } finally {
+        endTurn?.();
+      }
     };
     return { method: endpoint.method, path: endpoint.path, answer, refusal: options.refusal?.(endpoint) };
   });

@@ -242,15 +242,16 @@ describe("what is said of a token, and how its owner ends it", () => {
   it("stands in the ledger: who was shown what, who ended what, and what was refused and why", async () => {
     const mandate = await mandateOf(app);
     const sid = String(claimsOf(mandate)["sid"]);
+    const stranger = await f.newApplication(zone); // whose first denial this is: it is in no sum
     const ids = [
       await post("introspect", server, mandate),
-      await post("introspect", other, mandate),
+      await post("introspect", stranger, mandate),
       await post("revoke", app, mandate),
     ].map(({ headers }) => headers.get("x-request-id") ?? "");
     const [shown, hidden, ended] = await Promise.all(ids.map(async (id) => (await f.eventsOf(id))[0]));
     const about = (event: typeof shown) => [event?.event_type, event?.decision, event?.client_id, event?.session_id];
     assert.deepEqual(about(shown), ["token.introspect", "allow", server.id, sid]);
-    assert.deepEqual(about(hidden), ["token.introspect", "deny", other.id, sid]);
+    assert.deepEqual(about(hidden), ["token.introspect", "deny", stranger.id, sid]);
     assert.equal((JSON.parse(hidden?.metadata_json ?? "{}") as { reason: string }).reason, "token_not_visible");
     assert.deepEqual(about(ended), ["token.revoke", "allow", app.id, sid]);
     assert.ok([shown, hidden, ended].every((event) => event?.subject === app.id));
