@@ -33,6 +33,7 @@ const inTheSource = (): readonly string[] => {
 const NOT_HERE: Readonly<Record<string, string>> = {
   "400 incomplete_request": "its reader is gone: a body breaks off with its connection",
   "408 request_aborted": "its reader is gone; the policies' tests see it in the metrics",
+  "429 too_many_requests": "needs a row that is held meanwhile; the tests of shares have it",
   "408 request_timeout": "takes ten seconds; the server's tests have it on a clock of theirs",
 };
 
@@ -199,7 +200,10 @@ default result := {"decision": "deny", "evaluation_status": "complete", "determi
     "429 quota_exceeded": async () => {
       const { set, version_id } = await policySet();
       const body = { version_id, input: { principal: { id: "a" } } };
-      const many = await Promise.all(Array.from({ length: 12 }, () => ask("simulatePolicySet", body, set)));
+      // One token holds no more places than a zone's simulations have.
+      const by = (at: number): string => (at % 2 === 0 ? token : api.global_token);
+      const asked = Array.from({ length: 12 }, (_, at) => ask("simulatePolicySet", body, set, by(at)));
+      const many = await Promise.all(asked);
       return many.find(({ status }) => status !== 200) ?? { status: 200, error: "" };
     },
     "429 too_many_registrations": async () => {
