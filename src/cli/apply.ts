@@ -7,7 +7,7 @@ import type { CliContext } from "./context.ts";
 import { withConnection } from "./noun-command.ts";
 import { openSecretsFile, type SecretsFile } from "./secrets-file.ts";
 import { clean, type Item } from "./show.ts";
-import { readZoneFile, type WantedPolicy, type ZoneFile } from "./zone-file.ts";
+import { readZoneFile, valuesOf, type WantedPolicy, type ZoneFile } from "./zone-file.ts";
 import { KIND_NAMES, KINDS, type KindName, keyOf } from "./zone-kinds.ts";
 import { type Change, planOf, type Plan, type Shown, versionOf } from "./zone-plan.ts";
 import { observeZone, type ZoneState } from "./zone-state.ts";
@@ -42,7 +42,7 @@ const bodyOf = ({ ids, file }: Making, name: KindName, key: string, set: Item): 
     const [called = "", ...rest] = reference.prefix === true ? value.split("|") : [value];
     return [reference.field, [ids[reference.to].get(called) ?? called, ...rest].join("|")];
   });
-  return { ...Object.fromEntries(fields), ...file.things[name].get(key)?.secrets };
+  return { ...Object.fromEntries(fields), ...valuesOf(file.things[name].get(key)?.secrets ?? {}) };
 };
 
 const keepSecret = ({ context, secrets }: Making, name: string, client_id: string, client_secret: string): void => {

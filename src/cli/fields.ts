@@ -1,8 +1,8 @@
-import { readFileSync } from "node:fs";
 import { InvalidArgumentError, Option } from "commander";
 import type * as v from "valibot";
 import { propertiesOf } from "../contracts/openapi.ts";
 import { usageFault } from "./exit-codes.ts";
+import { readText } from "./text-file.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -79,10 +79,10 @@ export const fieldsOfSchema = (schema: v.GenericSchema<unknown, object>): readon
   return Object.entries(properties).map(([name, one]) => fieldOf(name, one as Json, required.includes(name)));
 };
 
-/** A file's text, or standard input's for `-`. */
-const readText = (file: string): string => {
+/** A file's text, or standard input's for `-`; throws the fault that names it. */
+const givenText = (file: string): string => {
   try {
-    return readFileSync(file === "-" ? 0 : file, "utf8");
+    return readText(file);
   } catch (cause) {
     const why = cause instanceof Error && "code" in cause ? String(cause.code) : "unreadable";
     throw usageFault(`${file === "-" ? "standard input" : file} can't be read (${why})`);
@@ -92,7 +92,7 @@ const readText = (file: string): string => {
 /** `@file` → what the file holds, `@-` → standard input, `@@text` → `@text`. */
 const textOf = (value: string): string => {
   if (value.startsWith("@@")) return value.slice(1);
-  return value.startsWith("@") ? readText(value.slice(1)) : value;
+  return value.startsWith("@") ? givenText(value.slice(1)) : value;
 };
 
 const jsonOf = (value: string): unknown => {
@@ -124,7 +124,7 @@ const PARSERS: Readonly<Record<Field["form"], (field: Field, value: string, befo
       throw new InvalidArgumentError(
         "A secret is no argument, which others can see: give @FILE, or - for standard input.",
       );
-    return readText(value === "-" ? "-" : value.slice(1)).replace(/\r?\n$/, "");
+    return givenText(value === "-" ? "-" : value.slice(1)).replace(/\r?\n$/, "");
   },
 };
 

@@ -1,13 +1,13 @@
 import { stripVTControlCharacters, styleText } from "node:util";
+import { UNREADABLE } from "../contracts/api-fields.ts";
+
+const ALL_UNREADABLE = new RegExp(UNREADABLE, "gu");
 
 /** A thing as the API gives it. */
 export type Item = Readonly<Record<string, unknown>>;
 
-/** Control and formatting characters: what a stranger named must not move the cursor or reverse the line of who reads it. */
-const UNREADABLE = /[\p{Cc}\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;
-
-/** Text for one line of a terminal. */
-export const clean = (text: string): string => stripVTControlCharacters(text).replace(UNREADABLE, " ");
+/** Text for one line of a terminal: what a stranger named must not move the cursor or reverse the line of who reads it. */
+export const clean = (text: string): string => stripVTControlCharacters(text).replace(ALL_UNREADABLE, " ");
 
 const MAX_CELL = 60;
 

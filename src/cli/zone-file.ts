@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { dirname, relative, resolve } from "node:path";
 import * as v from "valibot";
 import { type Document, isMap, isNode, isSeq, LineCounter, parseDocument } from "yaml";
@@ -12,10 +11,13 @@ import type { Env } from "../config/index.ts";
 import { messageOf } from "../http/contract-routes.ts";
 import { CommandFault, EXIT, usageFault } from "./exit-codes.ts";
 import { clean, type Item } from "./show.ts";
+import { readText } from "./text-file.ts";
 import { KIND_NAMES, KINDS, type KindName, keyOf, whole, wordOf, type Words, wordsOf } from "./zone-kinds.ts";
 
+/** What a thing brings, and where from, for who agrees to it: the file may name secrets that are no business of the zone's. */
+export type Brought = { readonly value: string; readonly from: string };
 /** A thing as the file wants it. `item`: with every field; `secrets`: what it brings, by field. */
-export type Wanted = { readonly item: Item; readonly secrets: Readonly<Record<string, string>> };
+export type Wanted = { readonly item: Item; readonly secrets: Readonly<Record<string, Brought>> };
 export type WantedPolicy = { readonly source: string; readonly source_sha256: string };
 
 export type ZoneFile = {
@@ -32,7 +34,6 @@ type Fault = (path: Path, message: string) => void;
 const ID = "00000000-0000-7000-8000-000000000000";
 const MAX_FAULTS = 50;
 
-const readText = (file: string): string => readFileSync(file, "utf8");
 const whyOf = (cause: unknown): string =>
   cause instanceof Error && "code" in cause ? String(cause.code) : "unreadable";
 
@@ -64,11 +65,12 @@ const listIn = (all: Item, name: string, fault: Fault): readonly Item[] => {
 };
 
 /** A secret is not written into the file: it says where it is. */
-const secretOf = (env: Env, folder: string, given: unknown, refuse: (message: string) => void): string | undefined => {
+const secretOf = (env: Env, folder: string, given: unknown, refuse: (message: string) => void): Brought | undefined => {
   const { file, env: variable } = isObject(given) ? given : {};
   if (typeof file === "string") {
+    const path = resolve(folder, file);
     try {
-      return readText(resolve(folder, file)).replace(/\r?\n$/, "");
+      return { value: readText(path).replace(/\r?\n$/, ""), from: `the file ${path}` };
     } catch (cause) {
       refuse(`names a file that can't be read (${whyOf(cause)})`);
       return undefined;
@@ -76,16 +78,20 @@ const secretOf = (env: Env, folder: string, given: unknown, refuse: (message: st
   }
   if (typeof variable === "string") {
     const value = env[variable];
-    if (value === undefined || value === "")
-      refuse(`names the variable ${clean(variable.slice(0, 80))}, which is not set`);
-    return value;
+    if (value !== undefined && value !== "") return { value, from: `the variable ${variable}` };
+    refuse(`names the variable ${clean(variable.slice(0, 80))}, which is not set`);
+    return undefined;
   }
   refuse("must say where the secret is: {file: …} or {env: …}; it is not written here");
   return undefined;
 };
 
+/** As the API takes them. */
+export const valuesOf = (secrets: Wanted["secrets"]): Readonly<Record<string, string>> =>
+  Object.fromEntries(Object.entries(secrets).map(([field, { value }]) => [field, value]));
+
 /** The item as the API takes it, with ids that stand for names, so that the contract can judge it. */
-const judgedBody = (name: KindName, item: Item, secrets: Readonly<Record<string, string>>): Item => {
+const judgedBody = (name: KindName, item: Item, secrets: Wanted["secrets"]): Item => {
   const kind = KINDS[name];
   const fields = Object.entries(item).filter(([word]) => !kind.secrets.includes(word));
   const body = fields.map(([word, value]) => {
@@ -95,14 +101,14 @@ const judgedBody = (name: KindName, item: Item, secrets: Readonly<Record<string,
       reference === undefined || reference.prefix === true || typeof value !== "string" ? value : ID,
     ];
   });
-  return { ...Object.fromEntries(body), ...secrets };
+  return { ...Object.fromEntries(body), ...valuesOf(secrets) };
 };
 
 type Reader = { readonly env: Env; readonly folder: string; readonly fault: Fault };
 
 const wantedOf = (reader: Reader, name: KindName, words: Words, item: Item, at: number): Wanted => {
   const kind = KINDS[name];
-  const secrets: Record<string, string> = {};
+  const secrets: Record<string, Brought> = {};
   for (const field of kind.secrets.filter((one) => item[one] !== undefined)) {
     const found = secretOf(reader.env, reader.folder, item[field], (message) =>
       reader.fault([name, at, field], message),

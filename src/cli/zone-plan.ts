@@ -44,7 +44,8 @@ const changesOfKind = (file: ZoneFile, state: ZoneState, name: KindName): readon
   [...file.things[name]].flatMap(([key, { item, secrets }]): readonly Change[] => {
     const live = state.things[name].get(key);
     const label = labelOf(name, item);
-    const brought = Object.keys(secrets);
+    const brought = Object.entries(secrets);
+    const secretFields = brought.map(([field, { from }]) => `${field}: (secret of ${from})`);
     if (live === undefined) {
       const fields = Object.entries(item).filter(([, value]) => value !== null && !same(value, []) && value !== false);
       return [
@@ -55,16 +56,13 @@ const changesOfKind = (file: ZoneFile, state: ZoneState, name: KindName): readon
           key,
           label,
           set: item,
-          fields: [
-            ...fields.map(([word, value]) => `${word}: ${text(value)}`),
-            ...brought.map((field) => `${field}: (secret)`),
-          ],
+          fields: [...fields.map(([word, value]) => `${word}: ${text(value)}`), ...secretFields],
         },
       ];
     }
     requireFixed(state, name, live.item, item);
     const changed = Object.keys(item).filter((word) => !same(live.item[word], item[word]));
-    const missing = brought.filter((field) => !live.secrets.includes(field));
+    const missing = brought.filter(([field]) => !live.secrets.includes(field));
     if (changed.length === 0 && missing.length === 0) return [];
     return [
       {
@@ -77,7 +75,7 @@ const changesOfKind = (file: ZoneFile, state: ZoneState, name: KindName): readon
         fields: [
           ...changed.map((word) => `${word}: ${text(live.item[word])} → ${text(item[word])}`),
           // What moves loses its secrets, so they are always brought along.
-          ...brought.map((field) => `${field}: (secret)`),
+          ...secretFields,
         ],
       },
     ];

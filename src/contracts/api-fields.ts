@@ -9,8 +9,12 @@ export const PAGE_LIMIT_DEFAULT = 50;
 
 /** A lone surrogate (it has no UTF-8) or a NUL (PostgreSQL's text has none): both would come back as a server error. */
 const UNSTORABLE = /[\p{Cs}\0]/u;
-/** Control and formatting characters (bidirectional overrides among them): a name is read by people, in terminals too. */
-const UNREADABLE = /[\p{Cc}\p{Cs}\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/u;
+/**
+ * Control and formatting characters (bidirectional ones and tags among them), ends of lines, letters that show nothing: a name
+ * is read by people, in terminals too, and must not look like another.
+ */
+export const UNREADABLE =
+  /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Noncharacter_Code_Point}\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]/u;
 
 /** Text that can be stored and hashed as it is, at most `max` UTF-16 units. */
 export const text = (max: number) =>

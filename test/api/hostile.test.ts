@@ -116,6 +116,27 @@ describe("the API's edge", () => {
     assert.match(answer, /^HTTP\/1\.1 401 /);
   });
 
+  it("takes no name in which something can't be seen, or that reads backwards", async () => {
+    const unseen = [
+      "\u00ad",
+      "\u061c",
+      "\u180e",
+      "\u{e0041}",
+      "\u3164",
+      "\u115f",
+      "\u034f",
+      "\ufff9",
+      "\uffff",
+      "\u202e",
+    ];
+    for (const one of unseen) {
+      const body = { slug: "unseen", name: `a${one}b` };
+      const answer = await send(api.url, { method: "POST", path: "/v1/zones", token: api.global_token, body });
+      assert.equal(answer.status, 400, JSON.stringify(body));
+      assert.match(answer.body.issues?.[0]?.message ?? "", /control or formatting characters/);
+    }
+  });
+
   it("takes no header for one value that came twice", async () => {
     const text = (headers: string): string =>
       `POST /v1/zones/${zone_id}/applications HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 12\r\n${headers}\r\n{"name":"a"}`;

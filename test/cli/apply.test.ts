@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { type CliRig, startRig, type ZoneRig } from "./rig.ts";
@@ -41,7 +41,8 @@ describe("a zone's file", () => {
     for (const line of [
       "+ issuer people",
       "+ provider upstream",
-      "    api_key: (secret)",
+      // Who agrees to it sees which secret goes where.
+      `    api_key: (secret of the file ${join(rig.dir, "key.txt")})`,
       "+ application worker",
       "+ grant agent → resource://payments for people|ada",
       "+ policy first",
@@ -160,6 +161,18 @@ describe("a zone's file", () => {
     const broken = await apply(zone, "broken.yaml");
     assert.deepEqual([broken.code, /^caracal: broken\.yaml:\d+: /.test(broken.stderr)], [1, true], broken.stderr);
     assert.equal((await apply(zone, "no-such.yaml")).code, 2);
+  });
+
+  it("reads no file without an end", async () => {
+    const zone = await rig.zone();
+    truncateSync(rig.file("endless.txt", ""), 64 * 1024 * 1024);
+    rig.file("endless.yaml", FILE.replaceAll(/key\.txt|second\.rego/g, "endless.txt"));
+    const ended = await apply(zone, "endless.yaml");
+    assert.equal(ended.code, 1);
+    assert.match(ended.stderr, /providers\.0\.api_key: names a file that can't be read \(EFBIG\)/);
+    assert.match(ended.stderr, /policies\.1\.file: can't be read \(EFBIG\)/);
+    const whole = await apply(zone, "endless.txt");
+    assert.deepEqual([whole.code, /can't be read \(EFBIG\)/.test(whole.stderr)], [2, true], whole.stderr);
   });
 
   it("does not overwrite what somebody else changed meanwhile, nor what can't be changed", async () => {

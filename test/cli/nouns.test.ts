@@ -239,6 +239,8 @@ describe("the nouns of the command line", () => {
 describe("what a terminal shows", () => {
   it("is without control characters, whoever made the name", () => {
     assert.equal(clean("a\u001b[31mb\u202ec\u0007\nd"), "ab c  d");
+    for (const unseen of ["\u00ad", "\u061c", "\u{e0041}", "\u3164", "\u2029", "\ud800"])
+      assert.equal(clean(`a${unseen}b`), "a b");
     const [, row] = tableOf(["id", "name"], [{ id: "1", name: "\u001b]0;title\u0007x" }]);
     assert.ok(!/[\p{Cc}]/u.test(row ?? "\u0000"), JSON.stringify(row));
   });
