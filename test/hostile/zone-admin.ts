@@ -4,6 +4,7 @@ import type { Named, PolicySetVersion, PolicyVersion } from "../../src/contracts
 import { callApi } from "../support/control-plane.ts";
 import { eventually } from "../support/eventually.ts";
 import { ALLOW, type Attack, type AttackerZone, breathe, type Client, type Field, flood } from "./attack.ts";
+import { heavyRequests } from "./heavy-requests.ts";
 
 /** What whoever holds the admin token of one zone can do: its policies, its objects, its names. */
 
@@ -357,6 +358,7 @@ export const ZONE_ADMIN_ATTACKS: readonly Attack[] = [
   hangingNames,
   manyZones,
   manyAdminTokens,
+  heavyRequests,
   // Last: where it succeeds, whoever comes after waits for the compiler.
   compileBombs,
 ];
