@@ -1,11 +1,15 @@
 /** RFC 6749, 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E ). */
 const SCOPE_TOKEN = /^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/;
 export const MAX_SCOPES = 256;
+/** With those that come again, and the gaps between two. */
+const MAX_PARTS = 4 * MAX_SCOPES;
 
 export const isScope = (text: string): boolean => SCOPE_TOKEN.test(text);
 
 const readScope = (text: string): readonly string[] | undefined => {
-  const scopes = [...new Set(text.split(" ").filter((part) => part !== ""))];
+  const parts = text.split(" ", MAX_PARTS + 1); // who is nobody yet may send 64 KiB of them
+  if (parts.length > MAX_PARTS) return undefined;
+  const scopes = [...new Set(parts.filter((part) => part !== ""))];
   return scopes.length <= MAX_SCOPES && scopes.every(isScope) ? scopes : undefined;
 };
 

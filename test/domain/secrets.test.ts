@@ -82,6 +82,8 @@ describe("scopes", () => {
   it("are parsed each once, in order, and refused where RFC 6749 has no such character", () => {
     assert.deepEqual(parseScope("read  write read"), ["read", "write"]);
     assert.deepEqual(parseScope(""), []);
+    assert.deepEqual(parseScope("read ".repeat(1_000)), ["read"]);
+    assert.equal(parseScope("read ".repeat(32_000)), undefined, "more than anybody asks for is not taken apart");
     for (const bad of ['a"b', "a\\b", "a\tb", "ä", "a\u0000"])
       assert.equal(parseScope(bad), undefined, JSON.stringify(bad));
     assert.equal(isScope("coordinator.spawn_for:app"), true);
