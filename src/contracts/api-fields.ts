@@ -14,7 +14,7 @@ const UNSTORABLE = /[\p{Cs}\0]/u;
  * is read by people, in terminals too, and must not look like another.
  */
 export const UNREADABLE =
-  /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Noncharacter_Code_Point}\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]/u;
+  /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Noncharacter_Code_Point}\u115f\u1160\u3164\uffa0]|\u{34f}|\u{17b4}|\u{17b5}/u;
 
 /** Text that can be stored and hashed as it is, at most `max` UTF-16 units. */
 export const text = (max: number) =>
