@@ -25,7 +25,7 @@ export { systemCaller } from "./caller.ts";
 export { rewrapSealed } from "./rewrap.ts";
 export type { ControlPlane } from "./parts.ts";
 
-/** Sessions and challenges that ended long ago and old idempotency keys are forgotten: so many at most a round. */
+/** Each round deletes at most this many old sessions, keys and challenges. */
 const SWEEP_MS = 60_000;
 const SWEEP_SESSIONS = 5_000;
 const SWEEP_KEYS = 5_000;

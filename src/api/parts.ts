@@ -24,7 +24,7 @@ export type ControlPlaneDeps = {
   readonly templates: () => Promise<readonly PolicyTemplate[]>;
   readonly clock: Clock;
   readonly log: Log;
-  /** Called behind each commit that left messages in the outbox, with them. */
+  /** Called after each commit that left messages in the outbox, with them. */
   readonly wake: (rows: readonly OutboxRow[]) => void;
   /** `ZONE_KEK`. */
   readonly kek: Keyring;
@@ -36,7 +36,7 @@ export type ControlPlaneDeps = {
   readonly rate_limit_per_minute: number;
   /** `BOOTSTRAP_ADMIN_TOKEN`, at least 32 bytes; undefined: there is no bootstrap. */
   readonly bootstrap_token?: string | undefined;
-  /** Called behind each commit with its action (`application.create`, …). */
+  /** Called after each commit with its action (`application.create`, …). */
   readonly onChange?: (action: string) => void;
 };
 

@@ -49,8 +49,8 @@ const sealedAnew = (
 
 /**
  * Moves every sealed value to the ring's current key, while everything runs: for who holds database and KEK. A batch is a
- * transaction with its row in the admin audit. What is done is told by the values themselves, so a run that was
- * killed is taken up by the next one. What does not open is left as it is and named.
+ * transaction with its row in the admin audit. Each value names its key, so the next run goes on where one was
+ * killed. What does not open is left as it is and named.
  */
 export const rewrapSealed = async (
   db: Database,

@@ -18,6 +18,7 @@ import {
   knownIds,
   lockHeads,
   lockProducers,
+  Misread,
   type NumberRange,
   type Place,
   type ProducerPoint,
@@ -36,7 +37,7 @@ const MAX_BATCH_TEXT = 4 * 1024 * 1024;
 /** How long events are hashed before the event loop turns, and how many between two looks at the clock. */
 const TURN_MS = 1;
 const HASHED_PER_LOOK = 16;
-/** Attempts of a batch: each removes the cause that the one before met, of which there are five, and one may come again. */
+/** Attempts of a batch. Each removes the cause that the one before met; there are four, and some come again. */
 const MAX_ATTEMPTS = 7;
 
 /** An event that the ledger can't keep, whatever is tried, and why. */
@@ -100,16 +101,17 @@ type Committed = {
 
 /**
  * SQLSTATEs of what is wrong with an event and not with the database: 22 data, 23 a constraint, 54000 too large for an index.
- * Not 23514 without a constraint's name: that is a partition which is missing, for every event. Rows that the server read
- * otherwise than they were sent are some event's doing, too.
+ * Not 23514 without a constraint's name: that is a partition which is missing, for every event. `Misread` is some event's
+ * doing, too.
  */
 const isDataFault = (error: unknown): boolean => {
+  if (error instanceof Misread) return true;
   const state = sqlStateOf(error) ?? "";
   if (state === "23514") return error instanceof Error && "constraint_name" in error;
   return /^(22|23)/.test(state) || state === "54000";
 };
 
-/** Numbers without a row that a chain is given behind a place that it is taken to: it does not meet other rows soon. */
+/** Free numbers that must follow the row at which a chain is resumed. */
 const ROOM = 2 ** 32;
 /** No chain comes to here; what stands above was put there by another hand, and counting on from it would overflow. */
 const MAX_CHAIN_SEQ = 2 ** 52 - ROOM;
@@ -153,7 +155,7 @@ const unknown = (items: readonly Hashed[], known: ReadonlySet<string>): readonly
   return fresh;
 };
 
-/** What is different among the events' values. Neighbours mostly share theirs. */
+/** The distinct values of a field; neighbours are often equal. */
 const distinct = (items: readonly Hashed[], field: "zone_id" | "producer"): readonly string[] => {
   const found = new Set<string>();
   let last: string | undefined;
@@ -165,10 +167,10 @@ const distinct = (items: readonly Hashed[], field: "zone_id" | "producer"): read
   return [...found];
 };
 
-// The loops over a batch's events are functions that stay: the closures of one batch end with it, the code that was compiled
-// for them ends with them, and every few seconds the thread compiled them anew.
+// These loops are not closures: V8 discarded a batch's closures with their compiled code and recompiled them every few
+// seconds.
 
-/** Places for `items` behind the locked heads, and the new heads. */
+/** Places for `items` after the locked heads, and the new heads. */
 const chain = (key: NamedKey, items: readonly Hashed[], heads: readonly ZonePoint[]) => {
   const ends = new Map(heads.map((head) => [head.zone_id, head]));
   const places: Place[] = [];
@@ -195,7 +197,7 @@ const textsOf = (items: readonly Hashed[]): readonly string[] => {
   return texts;
 };
 
-/** The ledger's one writer: exactly once in effect, one chain per zone, poison set apart. Any number may run side by side. */
+/** The only code that writes rows: each event once, one chain per zone, poison set apart. Several may run at once. */
 export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions): Ingest => {
   const count = async (tx: Transaction, items: readonly Hashed[], points: readonly ProducerPoint[]) => {
     const numbers = numbersOf(items, points);
@@ -223,7 +225,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
     const names = distinct(items, "producer");
     const asked = look ? items : items.filter(({ is_document }) => is_document);
     return inTransaction(db.sql, async (tx) => {
-      // One round trip, three statements in this order: the third sees what an ingestor before us kept, behind the locks.
+      // One round trip, three statements in this order: the third, under the locks, sees what an ingestor before us kept.
       const [heads, points, known] = await Promise.all([
         lockHeads(tx, zone_ids),
         lockProducers(tx, names),
@@ -254,7 +256,7 @@ export const createIngest = ({ db, ring, onFindings, onFilled }: IngestOptions):
 
   /**
    * A head that was set back stands where rows are, and one that was set to nonsense stands nowhere: the ledger would stop
-   * for this zone. It goes on behind the last row that has room behind it, and the finding stays.
+   * for this zone. It goes on after the last row that has room after it, and the finding stays.
    */
   const realign = async (zone_ids: readonly string[]): Promise<void> => {
     const findings = await inTransaction(db.sql, async (tx) => {

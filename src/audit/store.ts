@@ -60,7 +60,7 @@ export const lockHeads = (tx: Transaction, zone_ids: readonly string[]): Promise
     where zone_id in (select json_array_elements_text(${list(zone_ids)}::text::json))
     order by zone_id for update`;
 
-/** How far each producer has counted, locked in the order of their names. Behind the heads, in every transaction. */
+/** How far each producer has counted, locked in the order of their names. After the heads, in every transaction. */
 export const lockProducers = (tx: Transaction, producers: readonly string[]): Promise<readonly ProducerPoint[]> =>
   tx<ProducerPoint[]>`
     select producer, last_seq::float8 as last_seq from audit_producers
@@ -107,9 +107,12 @@ const KEEP_EVENTS = `
 const rowText = (text: string, { chain_seq, content_sha256, chain_hmac, key_id }: Place): string =>
   `${text}${BETWEEN_VALUES}${chain_seq}${BETWEEN_VALUES}${content_sha256}${BETWEEN_VALUES}${chain_hmac}${BETWEEN_VALUES}${key_id}`;
 
+/** The server read other rows than were sent: a value held a separator. */
+export class Misread extends Error {}
+
 /**
  * Keeps the events (`texts`, as they travelled) at their `places`, one each in the same order. The texts travel as one,
- * which the server splits where the codec joined them.
+ * which the server splits where the codec joined them. Rejects with `Misread` where that makes other rows.
  */
 export const keepEvents = async (
   tx: Transaction,
@@ -123,7 +126,7 @@ export const keepEvents = async (
   const given = [rows.join(BETWEEN_EVENTS), list(heads), list(producers)];
   const result = await tx.unsafe(KEEP_EVENTS, given, { prepare: true });
   // The reader saw to it that no value holds a separator. If one did, a row of a caller's making would stand for the event.
-  if (result.count !== texts.length) throw new Error(`the database read ${result.count} of ${texts.length} rows`);
+  if (result.count !== texts.length) throw new Misread(`the database read ${result.count} of ${texts.length} rows`);
 };
 
 /** Notes numbers that did not come. */
@@ -205,7 +208,7 @@ const endOf = (row: EndRow): ChainEnd => ({
   last: point(row.last_seq, row.last_hmac),
 });
 
-/** Heads and last rows of the `limit` zones behind `after` (by id), in one snapshot. `after` undefined: from the first. */
+/** Heads and last rows of the `limit` zones after `after` (by id), in one snapshot. `after` undefined: from the first. */
 export const chainEnds = async (
   sql: Queryable,
   after: string | undefined,
@@ -237,7 +240,7 @@ export const chainEnd = async (sql: Queryable, zone_id: string): Promise<ChainEn
   return endOf(rows[0] as EndRow);
 };
 
-/** Which of these heads have a row within `room` numbers behind them: the chain can't go on there. Under the heads' locks. */
+/** Which of these heads have a row within `room` numbers after them: the chain can't go on there. Under the heads' locks. */
 export const blockedZones = async (
   tx: Transaction,
   heads: readonly ZonePoint[],
@@ -252,7 +255,7 @@ export const blockedZones = async (
 };
 
 /**
- * The last row, up to number `to`, of each of these zones, that has no other within `room` numbers behind it. A zone that
+ * The last row, up to number `to`, of each of these zones, that has no other within `room` numbers after it. A zone that
  * has none is left out. Rows are looked at from the last one on: the first fits, but where somebody filled the end of the numbers.
  */
 export const freePlaces = (
@@ -273,7 +276,7 @@ export const freePlaces = (
       order by r.chain_seq desc limit 1
     ) e`;
 
-/** Sets a head. Only where it was found behind the zone's rows, and under its lock. */
+/** Sets a head. Only where rows stand after it, and under its lock. */
 export const setHead = async (tx: Transaction, head: ZonePoint): Promise<void> => {
   await tx`
     update audit_heads set chain_seq = ${head.chain_seq}::bigint, chain_hmac = ${head.chain_hmac}

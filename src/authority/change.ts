@@ -68,8 +68,8 @@ const transact = async <T, Caller extends Author>(
 };
 
 /**
- * The only way to write: the change, its row in the admin audit and its messages are one transaction, and the dispatcher
- * is woken after the commit, with what was committed. Numbers are taken last, because their row stays locked until the
+ * How a change is written: it, its row in the admin audit and its messages are one transaction. The dispatcher is woken after
+ * the commit, with what was committed. Numbers are taken last, because their row stays locked until the
  * commit, and revocations before invalidations in every transaction, so that no two wait for each other.
  * Crash before the commit: nothing happened. Crash after it: the messages are in the outbox, and the next poll sends them.
  */

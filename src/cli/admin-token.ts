@@ -2,7 +2,7 @@ import { Command } from "commander";
 import * as v from "valibot";
 import { createGlobalToken } from "../api/index.ts";
 import { NameSchema } from "../contracts/api-fields.ts";
-import { StartupFault } from "../kernel/problem.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import type { CliContext } from "./context.ts";
 import { withOperatorDatabase } from "./migrate.ts";
 
@@ -13,7 +13,7 @@ const expiresIn_s = (text: string | undefined): number | null => {
   if (text === undefined) return null;
   const days = Number(text);
   if (!Number.isInteger(days) || days < 1 || days > MAX_DAYS)
-    throw new StartupFault(`--expires-in-days: is no whole number from 1 to ${MAX_DAYS}`);
+    throw new UsageFault(`--expires-in-days: is no whole number from 1 to ${MAX_DAYS}`);
   return days * DAY_S;
 };
 
@@ -36,11 +36,11 @@ export const adminTokenCommand = (context: CliContext): Command => {
     .option("--expires-in-days <n>", "ends after so many days")
     .action(async (options: Options) => {
       if (options.global !== true)
-        throw new StartupFault(
+        throw new UsageFault(
           "--global: is missing; this command makes global tokens only, a zone's token is made with POST /v1/admin-tokens",
         );
       const label = v.safeParse(NameSchema, options.label);
-      if (!label.success) throw new StartupFault(`--label: ${label.issues[0].message}`);
+      if (!label.success) throw new UsageFault(`--label: ${label.issues[0].message}`);
       const expires_in_s = expiresIn_s(options.expiresInDays);
       const access = options.readOnly === true ? "read" : "full";
       const made = await withOperatorDatabase(context.env, "admin-token", (db) =>

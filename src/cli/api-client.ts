@@ -8,7 +8,8 @@ import type { ResponseOf } from "../contracts/endpoint.ts";
 import { isObject } from "../contracts/members.ts";
 import { type Quickstart, QUICKSTART_FILE } from "../demo/quickstart.ts";
 import { isUuid } from "../kernel/ids.ts";
-import { CommandFault, EXIT, type ExitCode, usageFault } from "./exit-codes.ts";
+import { UsageFault } from "../kernel/problem.ts";
+import { CommandFault, EXIT, type ExitCode } from "./exit-codes.ts";
 import { clean, type Item } from "./show.ts";
 
 /** What every command over the API takes. */
@@ -30,7 +31,7 @@ export type CallParts = {
   readonly idempotency_key?: string | undefined;
 };
 
-/** The control plane's operations by their names. Rejects with a `CommandFault` that holds no token. */
+/** The control plane's endpoints by their names. Rejects with a `CommandFault` that holds no token. */
 export type ApiClient = {
   readonly zone_id: string | undefined;
   call<N extends ApiOperation>(operation: N, parts?: CallParts): Promise<ResponseOf<ApiEndpoints[N]>>;
@@ -59,7 +60,7 @@ const readToken = (file: string): string => {
     return readFileSync(file, "utf8").replace(/\r?\n$/, "");
   } catch (cause) {
     const why = cause instanceof Error && "code" in cause ? String(cause.code) : "unreadable";
-    throw usageFault(`--token-file: ${file} can't be read (${why})`);
+    throw new UsageFault(`--token-file: ${file} can't be read (${why})`);
   }
 };
 
@@ -67,7 +68,7 @@ const requireSafe = (env: Env, url: string): void => {
   const { protocol, hostname } = new URL(url);
   // Whoever stands between would read the token.
   if (protocol === "http:" && !LOOPBACK.has(hostname) && !isDev(env)) {
-    throw usageFault(
+    throw new UsageFault(
       `${url} is no https address; a token goes over http to this machine alone (or with CARACAL_ENV=dev)`,
     );
   }
@@ -81,20 +82,20 @@ const connectionOf = (env: Env, options: ConnectionOptions): Connection => {
   if (url === undefined && token === undefined) {
     const running = readQuickstart(env);
     if (running === undefined) {
-      throw usageFault(
+      throw new UsageFault(
         "no address and no token: set CARACAL_API_URL and CARACAL_ADMIN_TOKEN_FILE (or --api-url and --token-file), or start an instance in CARACAL_DATA_DIR",
       );
     }
     return { url: running.api_url, token: running.admin_token, zone_id: running.zone_id };
   }
-  if (url === undefined) throw usageFault("CARACAL_API_URL: is missing; set it or --api-url to where the API is");
+  if (url === undefined) throw new UsageFault("CARACAL_API_URL: is missing; set it or --api-url to where the API is");
   if (token === undefined) {
-    throw usageFault(
+    throw new UsageFault(
       "CARACAL_ADMIN_TOKEN: is missing; set CARACAL_ADMIN_TOKEN_FILE or --token-file to a file with the token",
     );
   }
   if (!/^[\x21-\x7e]{1,512}$/.test(token))
-    throw usageFault("the admin token is no line of 1 to 512 visible ASCII characters");
+    throw new UsageFault("the admin token is no line of 1 to 512 visible ASCII characters");
   requireSafe(env, url);
   return { url, token };
 };
@@ -132,7 +133,7 @@ const jsonOf = (text: string): unknown => {
   }
 };
 
-/** A client of the contracts' operations. Connects with the first call. */
+/** A client of the API's endpoints. Connects with the first call. */
 export const createApiClient = (env: Env, options: ConnectionOptions): ApiClient => {
   const { url, token, zone_id } = connectionOf(env, options);
 
@@ -218,6 +219,6 @@ export const zoneOf = async (client: ApiClient, named: string | undefined): Prom
   const { items } = await client.call("listZones", { query: { limit: "2" } });
   const [only] = items;
   if (only === undefined || items.length > 1)
-    throw usageFault("--zone: is missing; this token sees more than one zone, or none");
+    throw new UsageFault("--zone: is missing; this token sees more than one zone, or none");
   return only.id;
 };

@@ -1,8 +1,9 @@
 import { createInterface } from "node:readline/promises";
 import { Command } from "commander";
 import type { Zone } from "../contracts/api-zones.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import { type ApiClient, type ConnectionOptions, createApiClient, zoneOf } from "./api-client.ts";
-import { CommandFault, EXIT, usageFault } from "./exit-codes.ts";
+import { CommandFault, EXIT } from "./exit-codes.ts";
 import type { CliContext } from "./context.ts";
 import { withConnection } from "./noun-command.ts";
 import { openSecretsFile, type SecretsFile } from "./secrets-file.ts";
@@ -138,7 +139,7 @@ const show = (context: CliContext, { sign, label, fields }: Shown): void => {
 /** Asks on the terminal; where there is none, nothing is done without --yes. */
 const confirmed = async (changes: number): Promise<boolean> => {
   if (!process.stdin.isTTY)
-    throw usageFault("--yes: is missing, and there is no terminal to ask on; nothing was changed");
+    throw new UsageFault("--yes: is missing, and there is no terminal to ask on; nothing was changed");
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const answer = await terminal.question(`Make these ${changes} changes? (yes/no) `);
   terminal.close();

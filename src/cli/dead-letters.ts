@@ -4,7 +4,7 @@ import { readVariable } from "../config/index.ts";
 import { OUTBOX_STREAMS, STREAMS } from "../contracts/streams.ts";
 import { keyring } from "../domain/keyring.ts";
 import { createLog } from "../kernel/log.ts";
-import { StartupFault } from "../kernel/problem.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import { replayDead } from "../ledger/consumer.ts";
 import type { CliContext } from "./context.ts";
 
@@ -21,16 +21,16 @@ export const deadLettersCommand = (context: CliContext): Command => {
     .action(async (stream: string, options: { limit: string }) => {
       const limit = Number(options.limit);
       if (!Number.isInteger(limit) || limit < 1 || limit > 100_000)
-        throw new StartupFault("--limit: is no whole number from 1 to 100000");
+        throw new UsageFault("--limit: is no whole number from 1 to 100000");
       const known: readonly string[] = [STREAMS.audit, ...OUTBOX_STREAMS];
       if (!known.includes(stream))
-        throw new StartupFault(`stream: "${stream.slice(0, 80)}" is none of ${known.join(", ")}`);
+        throw new UsageFault(`stream: "${stream.slice(0, 80)}" is none of ${known.join(", ")}`);
       const url = readVariable(context.env, "REDIS_URL");
       const key = readVariable(context.env, "STREAMS_HMAC_KEY");
       if (url === undefined)
-        throw new StartupFault("REDIS_URL: is missing; embedded streams are reached by their own process only");
+        throw new UsageFault("REDIS_URL: is missing; embedded streams are reached by their own process only");
       if (key === undefined)
-        throw new StartupFault("STREAMS_HMAC_KEY: is missing; without it a forged entry can't be told");
+        throw new UsageFault("STREAMS_HMAC_KEY: is missing; without it a forged entry can't be told");
       const redis = createRedis({ url, log: createLog({ level: "warn" }) });
       try {
         const ring = keyring(key, readVariable(context.env, "STREAMS_HMAC_KEY_PREVIOUS") ?? []);

@@ -8,7 +8,7 @@ export const EXIT_CODES_HELP = `
 Exit codes: 0 done, 1 refused or failed, 2 used wrongly, 3 not found,
 4 in conflict with what is there or changed meanwhile, 5 unavailable: try again.`;
 
-/** A fault of a command, printed line by line, with the code that the process ends with. */
+/** A fault of a command, printed line by line, with the code that the process ends with. A wrong use is a `UsageFault`. */
 export class CommandFault extends StartupFault {
   readonly exit_code: ExitCode;
   constructor(exit_code: ExitCode, ...faults: readonly string[]) {
@@ -16,6 +16,3 @@ export class CommandFault extends StartupFault {
     this.exit_code = exit_code;
   }
 }
-
-/** A flag, an argument or a file's word that can't be meant. */
-export const usageFault = (...faults: readonly string[]): CommandFault => new CommandFault(EXIT.usage, ...faults);

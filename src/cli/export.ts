@@ -1,10 +1,10 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { UsageFault } from "../kernel/problem.ts";
 import { dirname, join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { Command } from "commander";
 import { stringify } from "yaml";
 import { type ApiClient, type ConnectionOptions, createApiClient, zoneOf } from "./api-client.ts";
-import { usageFault } from "./exit-codes.ts";
 import type { CliContext } from "./context.ts";
 import { withConnection } from "./noun-command.ts";
 import type { Item } from "./show.ts";
@@ -90,7 +90,7 @@ const exportZone = async (context: CliContext, options: Options): Promise<void> 
   ];
   const there = written.find(([file]) => existsSync(file));
   if (there !== undefined && options.force !== true)
-    throw usageFault(`${there[0]} is there already; --force overwrites it`);
+    throw new UsageFault(`${there[0]} is there already; --force overwrites it`);
   for (const [file, text] of written) {
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, text);

@@ -1,7 +1,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import type * as v from "valibot";
 import { propertiesOf } from "../contracts/openapi.ts";
-import { usageFault } from "./exit-codes.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import { readText } from "./text-file.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -85,7 +85,7 @@ const givenText = (file: string): string => {
     return readText(file);
   } catch (cause) {
     const why = cause instanceof Error && "code" in cause ? String(cause.code) : "unreadable";
-    throw usageFault(`${file === "-" ? "standard input" : file} can't be read (${why})`);
+    throw new UsageFault(`${file === "-" ? "standard input" : file} can't be read (${why})`);
   }
 };
 

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Env } from "../config/index.ts";
 import { packageRoot } from "../kernel/package-root.ts";
-import { Problem, StartupFault } from "../kernel/problem.ts";
+import { Problem, StartupFault, UsageFault } from "../kernel/problem.ts";
 import { scrub } from "../kernel/log.ts";
 import type { CliContext } from "./context.ts";
 import { CommandFault, EXIT } from "./exit-codes.ts";
@@ -85,15 +85,14 @@ export const run = async (argv: readonly string[], env: Env): Promise<number> =>
     const known = ["help", ...Object.keys(COMMANDS)];
     if (first !== undefined && !first.startsWith("-") && !known.includes(first)) {
       // The default command would take it for its own and complain about something else.
-      throw new StartupFault(
-        `${JSON.stringify(first.slice(0, 80))} is no command; the commands are ${known.join(", ")}`,
-      );
+      throw new UsageFault(`${JSON.stringify(first.slice(0, 80))} is no command; the commands are ${known.join(", ")}`);
     }
     await program.parseAsync([...argv], { from: "user" });
     return code;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage; // commander has said what is wrong
     for (const line of lineOf(error)) process.stderr.write(`caracal: ${line}\n`);
-    return error instanceof CommandFault ? error.exit_code : EXIT.refused;
+    if (error instanceof CommandFault) return error.exit_code;
+    return error instanceof UsageFault ? EXIT.usage : EXIT.refused;
   }
 };

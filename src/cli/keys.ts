@@ -2,9 +2,9 @@ import { Command } from "commander";
 import { rewrapSealed } from "../api/index.ts";
 import { readVariable } from "../config/index.ts";
 import { keyring } from "../domain/keyring.ts";
-import { StartupFault } from "../kernel/problem.ts";
+import { StartupFault, UsageFault } from "../kernel/problem.ts";
 import { type ConnectionOptions, createApiClient } from "./api-client.ts";
-import { CommandFault, EXIT, usageFault } from "./exit-codes.ts";
+import { CommandFault, EXIT } from "./exit-codes.ts";
 import type { CliContext } from "./context.ts";
 import { withOperatorDatabase } from "./migrate.ts";
 import { withConnection } from "./noun-command.ts";
@@ -14,7 +14,7 @@ type RotateOptions = ConnectionOptions & { readonly allZones?: boolean; readonly
 /** A zone that refuses does not keep the others from a new key; the worst of what was said is the exit code. */
 const rotate = async (context: CliContext, options: RotateOptions): Promise<void> => {
   if (options.allZones !== true)
-    throw usageFault("--all-zones: is missing; one zone's keys are rotated with caracal key rotate");
+    throw new UsageFault("--all-zones: is missing; one zone's keys are rotated with caracal key rotate");
   const client = createApiClient(context.env, options);
   const failed = new Set<number>();
   let rotated = 0;
@@ -40,7 +40,7 @@ const rotate = async (context: CliContext, options: RotateOptions): Promise<void
 const rewrap = async (context: CliContext): Promise<void> => {
   const kek = readVariable(context.env, "ZONE_KEK");
   if (kek === undefined)
-    throw new StartupFault("ZONE_KEK: is missing; it is the key that everything is sealed under anew");
+    throw new UsageFault("ZONE_KEK: is missing; it is the key that everything is sealed under anew");
   const ring = keyring(kek, readVariable(context.env, "ZONE_KEK_PREVIOUS") ?? []);
   const { moved, left, faults } = await withOperatorDatabase(context.env, "keys-rewrap", (db) =>
     rewrapSealed(db, ring, ({ table, column, done, of }) => context.out(`${table}.${column}: ${done} of ${of}`)),

@@ -3,7 +3,7 @@ import { createPostgres } from "../adapters/postgres/index.ts";
 import { migrate } from "../adapters/postgres/migrate.ts";
 import { type Env, isDev, readVariable } from "../config/index.ts";
 import { unencryptedFault } from "../domain/database-url.ts";
-import { StartupFault } from "../kernel/problem.ts";
+import { StartupFault, UsageFault } from "../kernel/problem.ts";
 import type { CliContext } from "./context.ts";
 
 /** A migration, or the verification of a long ledger, may take a while; a person waits for it. */
@@ -15,12 +15,12 @@ const operatorDatabase = (env: Env): { readonly variable: string; readonly url: 
   const variable = owner === undefined ? "DATABASE_URL" : "MIGRATE_DATABASE_URL";
   const url = owner ?? readVariable(env, "DATABASE_URL");
   if (url === undefined) {
-    throw new StartupFault(
+    throw new UsageFault(
       "DATABASE_URL: is missing; set MIGRATE_DATABASE_URL or DATABASE_URL to postgres://… (an embedded database is reached by its own process only)",
     );
   }
   const fault = isDev(env) ? undefined : unencryptedFault(url);
-  if (fault !== undefined) throw new StartupFault(`${variable}: ${fault} (or set CARACAL_ENV=dev)`);
+  if (fault !== undefined) throw new UsageFault(`${variable}: ${fault} (or set CARACAL_ENV=dev)`);
   return { variable, url };
 };
 

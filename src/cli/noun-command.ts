@@ -5,14 +5,15 @@ import type { ApiEndpoint } from "../contracts/api-access.ts";
 import { PAGE_LIMIT_DEFAULT } from "../contracts/api-fields.ts";
 import { propertiesOf } from "../contracts/openapi.ts";
 import { isUuid } from "../kernel/ids.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import { type ApiClient, type CallParts, type ConnectionOptions, createApiClient, zoneOf } from "./api-client.ts";
-import { CommandFault, EXIT, EXIT_CODES_HELP, usageFault } from "./exit-codes.ts";
+import { CommandFault, EXIT, EXIT_CODES_HELP } from "./exit-codes.ts";
 import { type Field, fieldsOfSchema, isSecret, optionOf } from "./fields.ts";
 import type { CliContext } from "./context.ts";
 import { type Noun, NOUNS, VERBS } from "./nouns.ts";
 import { fieldsOf, type Item, tableOf } from "./show.ts";
 
-/** One verb of a noun: an operation of the API. `words`: the ids that it takes in order. `list`: it answers with pages. */
+/** One verb of a noun: an endpoint of the API. `words`: the ids that it takes in order. `list`: it answers with pages. */
 type Verb = {
   readonly name: string;
   readonly operation: ApiOperation;
@@ -41,7 +42,7 @@ const PLAIN: Readonly<Record<string, readonly [collection: string, item: string]
   DELETE: ["archive", "archive"],
 };
 
-/** The verb of an operation at the end of the noun's path: `…/{id}/satisfy` is `satisfy`, GET of the path itself `list`. */
+/** The verb of an endpoint at the end of the noun's path: `…/{id}/satisfy` is `satisfy`, GET of the path itself `list`. */
 const verbName = (operation: string, { method, path }: ApiEndpoint, below: string): string => {
   const named = VERBS[operation];
   if (named !== undefined) return named;
@@ -58,7 +59,7 @@ const isBelow = (path: string, root: string): boolean => path === root || path.s
 
 const ALL_PATHS = Object.values(NOUNS).flatMap(({ paths }) => paths);
 
-/** The noun's verbs, each an operation that no other noun has a longer path to. */
+/** The noun's verbs, each an endpoint that no other noun has a longer path to. */
 const verbsOf = (noun: Noun): readonly Verb[] =>
   (Object.entries(apiEndpoints) as [ApiOperation, ApiEndpoint][]).flatMap(([operation, endpoint]) => {
     const roots = ALL_PATHS.filter((root) => isBelow(endpoint.path, root)).toSorted((a, b) => b.length - a.length);
@@ -81,7 +82,7 @@ const valuesOf = (fields: readonly Field[], options: Options): Readonly<Record<s
   for (const field of fields) {
     const given = options[camel(field.flag)];
     const unset = options.unset?.includes(field.flag) === true;
-    if (unset && given !== undefined) throw usageFault(`--unset ${field.flag}: is given beside --${field.flag}`);
+    if (unset && given !== undefined) throw new UsageFault(`--unset ${field.flag}: is given beside --${field.flag}`);
     if (unset) values[field.name] = field.unset;
     else if (given !== undefined) values[field.name] = given;
   }
@@ -95,7 +96,7 @@ export const openSecretFile = (file: string): { write(text: string): void; drop(
       return openSync(file, "wx", 0o600);
     } catch (cause) {
       const why = cause instanceof Error && "code" in cause ? String(cause.code) : "no access";
-      throw usageFault(`--secret-out: ${file} can't be made (${why}); it must not be there yet`);
+      throw new UsageFault(`--secret-out: ${file} can't be made (${why}); it must not be there yet`);
     }
   })();
   return {
@@ -164,7 +165,7 @@ const findId = async (
 
 const wholeOf = (text: string | undefined, flag: string): number | undefined => {
   if (text === undefined) return undefined;
-  if (!/^[1-9]\d{0,8}$/.test(text)) throw usageFault(`--${flag}: is no whole number from 1 up`);
+  if (!/^[1-9]\d{0,8}$/.test(text)) throw new UsageFault(`--${flag}: is no whole number from 1 up`);
   return Number(text);
 };
 
@@ -209,7 +210,7 @@ const verbCommand = (context: CliContext, noun: Noun, verb: Verb, list: ApiOpera
         .choices(unsettable)
         .argParser((value: string, before: readonly string[] | undefined) => {
           if (!unsettable.includes(value))
-            throw usageFault(`--unset: ${value.slice(0, 80)} is none of ${unsettable.join(", ")}`);
+            throw new UsageFault(`--unset: ${value.slice(0, 80)} is none of ${unsettable.join(", ")}`);
           return [...(before ?? []), value];
         }),
     );
@@ -232,7 +233,7 @@ const verbCommand = (context: CliContext, noun: Noun, verb: Verb, list: ApiOpera
     const params: Record<string, string> = in_zone ? { zone_id: await zoneOf(client, options.zone) } : {};
     for (const [at, word] of words.entries()) {
       const value = given[at] ?? "";
-      if (value === "") throw usageFault(`<${word}>: is empty`);
+      if (value === "") throw new UsageFault(`<${word}>: is empty`);
       params[word] =
         word === "zone_id"
           ? value === "system"
@@ -263,7 +264,7 @@ const verbCommand = (context: CliContext, noun: Noun, verb: Verb, list: ApiOpera
       return;
     }
     if (options.quiet === true && secrets.length > 0 && options.secretOut === undefined)
-      throw usageFault(`--quiet: would lose ${secrets.join(", ")}, which is shown once; give --secret-out as well`);
+      throw new UsageFault(`--quiet: would lose ${secrets.join(", ")}, which is shown once; give --secret-out as well`);
     const file = options.secretOut === undefined ? undefined : openSecretFile(options.secretOut);
     const answer = (await client.call(operation, parts).catch((error: unknown) => {
       file?.drop();
@@ -279,7 +280,7 @@ const verbCommand = (context: CliContext, noun: Noun, verb: Verb, list: ApiOpera
   });
 };
 
-/** `caracal NOUN VERB`: the operations of the API below the noun's path. */
+/** `caracal NOUN VERB`: the endpoints of the API below the noun's path. */
 export const nounCommand =
   (name: string) =>
   (context: CliContext): Command => {

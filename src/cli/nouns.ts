@@ -9,8 +9,8 @@ export type Noun = {
 };
 
 /**
- * The nouns. Their verbs are the operations below their paths, and the verbs' options are the contracts' fields: an
- * operation that is added to the API is a command without a word here.
+ * The nouns. Their verbs are the endpoints below their paths, and the verbs' options are the contracts' fields: an
+ * endpoint that is added to the API is a command without a word here.
  */
 export const NOUNS: Readonly<Record<string, Noun>> = {
   zone: {
@@ -87,7 +87,7 @@ export const NOUNS: Readonly<Record<string, Noun>> = {
   },
 };
 
-/** Verbs that the path does not tell well, by operation. */
+/** Verbs that the path does not tell well, by endpoint. */
 export const VERBS: Readonly<Record<string, string>> = {
   bootstrap: "bootstrap",
   listAdminAudit: "changes-everywhere",

@@ -1,6 +1,6 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, statSync, writeSync } from "node:fs";
 import { isObject } from "../contracts/members.ts";
-import { usageFault } from "./exit-codes.ts";
+import { UsageFault } from "../kernel/problem.ts";
 
 /** A new client as it stands in the file; without a secret it was about to be made when the program ended. */
 type Entry = { readonly client_id?: string; readonly client_secret?: string };
@@ -17,14 +17,14 @@ export type SecretsFile = {
 const readEntries = (file: string): Record<string, Entry> => {
   if (!existsSync(file)) return {};
   if ((statSync(file).mode & 0o077) !== 0)
-    throw usageFault(`--secrets-out: ${file} can be read by others; chmod 600 it`);
+    throw new UsageFault(`--secrets-out: ${file} can be read by others; chmod 600 it`);
   try {
     const parsed: unknown = JSON.parse(readFileSync(file, "utf8"));
     if (isObject(parsed)) return { ...(parsed as Record<string, Entry>) };
   } catch {
     // told below
   }
-  throw usageFault(`--secrets-out: ${file} is no file that this command wrote; name another`);
+  throw new UsageFault(`--secrets-out: ${file} is no file that this command wrote; name another`);
 };
 
 /** Opens or makes the file. Each write is whole on the disk before it returns. */
@@ -40,7 +40,7 @@ export const openSecretsFile = (file: string): SecretsFile => {
       renameSync(next, file);
     } catch (cause) {
       const why = cause instanceof Error && "code" in cause ? String(cause.code) : "no access";
-      throw usageFault(`--secrets-out: ${file} can't be written (${why})`);
+      throw new UsageFault(`--secrets-out: ${file} can't be written (${why})`);
     }
   };
   return {

@@ -6,7 +6,7 @@ import { type DataDir, openDataDir } from "../embedded/data-dir.ts";
 import { QUICKSTART_FILE } from "../demo/quickstart.ts";
 import { uuidv7 } from "../kernel/ids.ts";
 import { createLog, type Log, standardOutput } from "../kernel/log.ts";
-import { StartupFault } from "../kernel/problem.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import { type Service, within } from "../kernel/service.ts";
 import { layOut } from "../process/roles.ts";
 import { createElsewhere } from "../process/thread/elsewhere.ts";
@@ -24,7 +24,7 @@ const parseRoles = (text: string): readonly RoleName[] => {
   if (names.includes("all")) return ROLE_NAMES;
   const unknown = names.filter((name) => !isRoleName(name));
   if (unknown.length > 0)
-    throw new StartupFault(`--role: "${unknown.join(",").slice(0, 80)}" is none of all, ${ROLE_NAMES.join(", ")}`);
+    throw new UsageFault(`--role: "${unknown.join(",").slice(0, 80)}" is none of all, ${ROLE_NAMES.join(", ")}`);
   return ROLE_NAMES.filter((name) => names.includes(name));
 };
 

@@ -9,7 +9,8 @@ import { NewZoneSchema } from "../contracts/api-zones.ts";
 import { isObject } from "../contracts/members.ts";
 import type { Env } from "../config/index.ts";
 import { messageOf } from "../http/contract-routes.ts";
-import { CommandFault, EXIT, usageFault } from "./exit-codes.ts";
+import { UsageFault } from "../kernel/problem.ts";
+import { CommandFault, EXIT } from "./exit-codes.ts";
 import { clean, type Item } from "./show.ts";
 import { readText } from "./text-file.ts";
 import { KIND_NAMES, KINDS, type KindName, keyOf, whole, wordOf, type Words, wordsOf } from "./zone-kinds.ts";
@@ -207,7 +208,7 @@ export const readZoneFile = (env: Env, file: string): ZoneFile => {
     try {
       return readText(file);
     } catch (cause) {
-      throw usageFault(`--file: ${file} can't be read (${whyOf(cause)})`);
+      throw new UsageFault(`--file: ${file} can't be read (${whyOf(cause)})`);
     }
   })();
   const lines = new LineCounter();

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import type { RoleName } from "../domain/role-name.ts";
 import { scrub } from "../kernel/log.ts";
-import { StartupFault } from "../kernel/problem.ts";
+import { UsageFault } from "../kernel/problem.ts";
 import { refusals } from "./refusals.ts";
 import { type Config, type Env, type Values, type Variable, type VariableName, VARIABLES } from "./variables.ts";
 
@@ -61,7 +61,7 @@ export const readConfig = (env: Env, roles: readonly RoleName[], defaults: Env =
   }
   // Every other rule hangs on it: what they say of a misspelt one leads away from the fault.
   const environment = faults.find((fault) => fault.startsWith("CARACAL_ENV:"));
-  if (environment !== undefined) throw new StartupFault(environment);
+  if (environment !== undefined) throw new UsageFault(environment);
   const config = {
     ...(values as Values),
     roles,
@@ -70,12 +70,12 @@ export const readConfig = (env: Env, roles: readonly RoleName[], defaults: Env =
     embedded_redis: dev && values["REDIS_URL"] === undefined,
   };
   const found = [...faults, ...refusals(config, new Set(faults.map((fault) => fault.split(":", 1)[0] ?? "")))];
-  if (found.length > 0) throw new StartupFault(...found);
+  if (found.length > 0) throw new UsageFault(...found);
   return { config: Object.freeze(config), textsOf: (some) => textsOf(texts, some) };
 };
 
 /**
- * The program's configuration, as `roles` need it. Throws one `StartupFault` with every fault, each a line that names the
+ * The program's configuration, as `roles` need it. Throws one `UsageFault` with every fault, each a line that names the
  * variable and the way out. A secret's value is never in a message.
  */
 export const loadConfig = (env: Env, roles: readonly RoleName[], defaults: Env = {}): Config =>
@@ -102,7 +102,7 @@ const isOurs = (name: string): boolean => Object.hasOwn(VARIABLES, name);
 
 /**
  * One variable by itself, for a command that needs no role's whole configuration: from `NAME` or, a secret, `NAME_FILE`.
- * undefined where it is not set and has no default. Throws `StartupFault`.
+ * undefined where it is not set and has no default. Throws `UsageFault`.
  */
 export const readVariable = <N extends VariableName>(
   env: Env,
@@ -111,10 +111,10 @@ export const readVariable = <N extends VariableName>(
   const variable: Variable = VARIABLES[name];
   const faults: string[] = [];
   const text = textOf(env, name, variable, faults) ?? variable.default;
-  if (faults.length > 0) throw new StartupFault(...faults);
+  if (faults.length > 0) throw new UsageFault(...faults);
   if (text === undefined) return undefined;
   const parsed = v.safeParse(variable.schema, text);
-  if (!parsed.success) throw new StartupFault(`${name}: ${parsed.issues[0].message}`);
+  if (!parsed.success) throw new UsageFault(`${name}: ${parsed.issues[0].message}`);
   return parsed.output as v.InferOutput<(typeof VARIABLES)[N]["schema"]>;
 };
 

@@ -357,7 +357,7 @@ export const VARIABLES = {
     schema: count(1, 86_400),
   },
   JTI_FAIL_OPEN: {
-    doc: "Lets per-call tokens through while Redis is away: no replay protection. Refused in production.",
+    doc: "Lets presented mandates through while Redis is away: no replay protection. Refused in production.",
     roles: ["gateway"],
     default: "false",
     schema: flag,

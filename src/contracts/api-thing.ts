@@ -14,7 +14,7 @@ export const thingFields = {
 type Schema = v.GenericSchema<unknown, object>;
 
 /**
- * The five operations of a thing of a zone. `item`: as it is shown; `made`: as the answer that makes it shows it; `page`:
+ * The five endpoints of a thing of a zone. `item`: as it is shown; `made`: as the answer that makes it shows it; `page`:
  * a page of items; `archives`: what archiving it does, in one line.
  */
 export const thingEndpoints = <

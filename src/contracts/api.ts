@@ -13,7 +13,7 @@ import { resourceEndpoints } from "./api-resources.ts";
 import { sessionEndpoints } from "./api-sessions.ts";
 import { zoneEndpoints } from "./api-zones.ts";
 
-/** Every operation of the control plane, by the name of the verb that does it. */
+/** Every endpoint of the control plane, by the name of its verb. */
 export const apiEndpoints = {
   ...adminEndpoints,
   ...zoneEndpoints,

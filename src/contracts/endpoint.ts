@@ -3,7 +3,7 @@ import type * as v from "valibot";
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 /**
- * One operation as it stands on the wire: what a route is bound from, and what its documentation is generated from.
+ * An endpoint's contract: what a route is bound from, and what its documentation is generated from.
  * `path` names its parameters in braces (`/v1/zones/{zone_id}`). An endpoint without a `body` takes none; one without a
  * `response` answers without a body.
  */

@@ -59,7 +59,7 @@ const parametersOf = ({ params, query, edits, status, reach }: ApiEndpoint): rea
 /** What follows the zone in the path, else what follows the version. */
 const tagOf = (path: string): string => /^\/v1\/(?:zones\/\{zone_id\}\/)?([a-z-]+)/.exec(path)?.[1] ?? "zones";
 
-/** Whose token an operation takes, where it is no admin's. */
+/** Whose token an endpoint takes, where it is no admin's. */
 const SCHEMES: Readonly<Partial<Record<Reach, string>>> = {
   bootstrap: "bootstrapToken",
   registration: "registrationToken",
@@ -138,7 +138,7 @@ const header = (name: string, description: string): Json => ({
   schema: { type: "string" },
 });
 
-/** The OpenAPI 3.1 document of those operations, from the very contracts that check each request. */
+/** The OpenAPI 3.1 document of those endpoints, from the very contracts that check each request. */
 export const openApiOf = (endpoints: Readonly<Record<string, ApiEndpoint>>): Json => {
   const paths: Record<string, Record<string, Json>> = {};
   for (const [name, endpoint] of Object.entries(endpoints)) {

@@ -118,7 +118,7 @@ export const walkChain = (ring: Keyring, zone_id: string, seen?: ChainPoint): Ch
     return { ...at, detail };
   };
 
-  /** Judges the row at `expected` and moves behind it. Returns what is wrong with it. */
+  /** Judges the row at `expected` and moves on. Returns what is wrong with it. */
   const faultOf = (row: LedgerRow): { readonly kind: FindingKind; readonly why: string } | undefined => {
     const content = contentSha256(row.values);
     const key = keyNamed(ring, row.key_id);

@@ -191,6 +191,10 @@ export type AuditDraft = Partial<Omit<AuditEvent, "producer" | "producer_seq" | 
 /** The zone of what concerns no zone: anomalies of the deployment, sums of unauthenticated calls. */
 export const SYSTEM_ZONE = "system";
 
+/** What a caller is told, at the STS and at the Gateway, whose zone has filled its share of the ledger. */
+export const LEDGER_SHARE_TEXT =
+  "The ledger is near full, and this zone has filled more than its share of it. Try again later.";
+
 /** The audit stream is near full, and this zone has filled more than its share of it: its calls are refused before others'. */
 export class LedgerShare extends Unavailable {
   constructor() {

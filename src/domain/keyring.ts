@@ -62,8 +62,8 @@ export const hmacOfFields = (key: NamedKey, fields: readonly Field[]): string =>
   hmacOf(key, mostBytesOf(fields), (out, at) => writePrefixed(out, at, fields));
 
 /**
- * The one comparison of secrets, of their hashes and of MACs. Constant time for inputs of one length; another length is told
- * apart at once, and lengths here are no secret.
+ * Compares secrets and MACs that a caller sends; tokens that are looked up by SHA-256 are not compared here. Constant time
+ * for inputs of one length. Another length is told apart at once, and lengths here are no secret.
  */
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean =>
   a.byteLength === b.byteLength && timingSafeEqual(a, b);

@@ -1,3 +1,4 @@
+import { LEDGER_SHARE_TEXT } from "../domain/audit-event.ts";
 import type { CounterName } from "./counters.ts";
 import type { DenyReason } from "./decide.ts";
 
@@ -22,7 +23,6 @@ const problem = (
 });
 
 const AWAY = "A part that this call needs is unavailable. Try again.";
-const LEDGER_SHARE = "The ledger is near full, and this zone has filled more than its share of it. Try again later.";
 const INVALID = "The token is not valid here. Get a new one.";
 
 /** Reasons for which a call ends outside of the decision: at the door, on the way to the upstream, in the middle. */
@@ -76,7 +76,7 @@ export const problems = {
   token_expiring: problem(
     401,
     "CredentialExpired",
-    "The token has expired or has less than 35 s to live. Get a new one.",
+    "The token has expired or has 35 s or less to live. Get a new one.",
     "denials_expiring",
   ),
   routing_refused: problem(400, "InvalidRequest", "The request does not name one resource.", "denials_bad_routing"),
@@ -148,7 +148,7 @@ export const problems = {
     "The zone's policies have used up what they may spend a second. Try again later.",
     "denials_rate_limited",
   ),
-  ledger_share_at_sts: problem(503, "TemporarilyUnavailable", LEDGER_SHARE),
+  ledger_share_at_sts: problem(503, "TemporarilyUnavailable", LEDGER_SHARE_TEXT),
   session_over: problem(401, "InvalidToken", "The token's session is over. Get a new token.", "denials_policy"),
   session_revoked_at_sts: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   token_refused_by_sts: problem(401, "InvalidToken", INVALID, "denials_policy"),
@@ -186,7 +186,7 @@ export const problems = {
   marks_unavailable: problem(503, "TemporarilyUnavailable", AWAY, "marks_errors"), // no replay: nothing is known of it
 
   ledger_unavailable: problem(503, "TemporarilyUnavailable", AWAY),
-  ledger_share: problem(503, "TemporarilyUnavailable", LEDGER_SHARE),
+  ledger_share: problem(503, "TemporarilyUnavailable", LEDGER_SHARE_TEXT),
 
   revoked_on_the_way: problem(401, "InvalidToken", "The token's session was revoked.", "denials_revoked"),
   expired_on_the_way: problem(401, "CredentialExpired", "The token's session has ended. Get a new token."),

@@ -38,7 +38,7 @@ export class Problem extends Error {
 /** The caller is gone. Nothing more is done for it, and nobody reads this. */
 export const requestAborted = (): Problem => new Problem(408, "request_aborted", "The client ended the request.");
 
-/** A fault of the operator's making (a flag, a variable, a port, a folder): printed as one line, exit code 1, no stack. */
+/** A fault of the operator's making (a port, a folder, a server): printed as one line, exit code 1, no stack. */
 export class StartupFault extends Error {
   readonly faults: readonly string[];
   constructor(...faults: readonly string[]) {
@@ -47,3 +47,6 @@ export class StartupFault extends Error {
     this.faults = faults;
   }
 }
+
+/** A flag, an argument, a variable or a file's word that can't be meant: exit code 2. */
+export class UsageFault extends StartupFault {}

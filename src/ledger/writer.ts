@@ -102,7 +102,7 @@ const refused = (values: AuditValues): AuditValues => {
 
 /**
  * The way into the ledger. All events of one tick share one entry, one signature and one round trip. Crash states: before
- * the append nothing was promised; behind it the event is in the stream. An append whose answer was lost may be there
+ * the append nothing was promised; after it the event is in the stream. An append whose answer was lost may be there
  * twice, as an allow from the stream and as a deny from the journal, under one id and number: the ledger keeps the first
  * that it sees, and nothing was allowed.
  */

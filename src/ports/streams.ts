@@ -39,7 +39,7 @@ export type GroupOptions = {
    */
   readonly onEntries: (entries: readonly (Entry & { readonly deliveries: number })[]) => Promise<readonly string[]>;
   /**
-   * How long to rest, in milliseconds, asked behind each acknowledgement: what comes meanwhile is read together. `close`
+   * How long to rest, in milliseconds, asked after each acknowledgement: what comes meanwhile is read together. `close`
    * ends a rest; a call that it finds under way ends first, and what that dealt with is acknowledged.
    */
   readonly rest_ms?: () => number;

@@ -71,7 +71,7 @@ export type StsDeps = {
   readonly gateway_url: string | undefined;
   /** `ZONE_KEK`. */
   readonly kek: Keyring;
-  /** `GATEWAY_STS_HMAC_KEY`; undefined: no Gateway but one of this process. */
+  /** `GATEWAY_STS_HMAC_KEY`, or the key derived in its place; undefined: no signed call is believed. */
   readonly gateway_ring: Keyring | undefined;
   /** Called after each commit that left messages in the outbox, with them. */
   readonly wake: (rows: readonly OutboxRow[]) => void;
@@ -85,7 +85,7 @@ export type StsDeps = {
   readonly trusted_proxies?: readonly string[];
   readonly clock: Clock;
   readonly log: Log;
-  /** The role's own; main gives each role one. */
+  /** The role's own: `process/roles/sts.ts` makes it. */
   readonly metrics: Metrics;
 };
 

@@ -1,3 +1,4 @@
+import { LEDGER_SHARE_TEXT } from "../domain/audit-event.ts";
 import type { ReasonOf } from "../kernel/pipeline.ts";
 import type { exchange } from "./exchange.ts";
 import type { introspect } from "./introspect.ts";
@@ -258,11 +259,7 @@ export const problems = {
   application_archived: problem(401, "invalid_client", "Client authentication failed."),
   session_not_written: problem(503, "temporarily_unavailable", AWAY),
   audit_unavailable: problem(503, "temporarily_unavailable", AWAY),
-  ledger_share: problem(
-    503,
-    "temporarily_unavailable",
-    "The ledger is near full, and this zone has filled more than its share of it. Try again later.",
-  ),
+  ledger_share: problem(503, "temporarily_unavailable", LEDGER_SHARE_TEXT),
 } as const satisfies Record<TokenReason, OAuthProblem>;
 
 /** Refusals to nobody in particular: they are counted and summed up, and don't go into a zone's ledger. */

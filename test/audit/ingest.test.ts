@@ -13,7 +13,17 @@ import { keyring } from "../../src/domain/keyring.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { createLog } from "../../src/kernel/log.ts";
 import type { Database } from "../../src/ports/database.ts";
-import { anyEvent, asKept, auditEvent, auditEvents, ingestByName, rejectedIds, sent, sentUnfitted } from "./events.ts";
+import {
+  anyEvent,
+  asKept,
+  auditEvent,
+  auditEvents,
+  eventOf,
+  ingestByName,
+  rejectedIds,
+  sent,
+  sentUnfitted,
+} from "./events.ts";
 import { textOf } from "../../src/ledger/entry.ts";
 import { LEDGER_DATABASES, type LedgerDatabase } from "./ledger-databases.ts";
 
@@ -259,6 +269,24 @@ for (const { kind, open } of LEDGER_DATABASES) {
       assert.deepEqual(await holesOf(producer), []); // nothing came behind them, so nothing is missing yet
       await newIngest().ingest([auditEvent({ zone_id, producer, producer_seq: 11 })]);
       assert.deepEqual(await holesOf(producer), [9, 10]);
+    });
+
+    it("sets an event apart whose text makes other rows than one, and keeps its neighbours", async () => {
+      const zone_id = uuidv7();
+      const producer = `sts:${zone_id}`;
+      const events = auditEvents(8, { zone_id, producer }).map(sent);
+      for (const separator of ["\u001e", "\u001f"]) {
+        const misread = sent(auditEvent({ zone_id, producer, producer_seq: 9 }));
+        const poison = { ...misread, text: `${misread.text}${separator}more` };
+        const result = await createIngest(options()).ingest([...events.slice(0, 3), poison, ...events.slice(3)]);
+        assert.deepEqual(rejectedIds(result), [eventOf(poison.values).id]);
+        for (const { reason } of result.rejected) assert.match(reason, /its row/);
+      }
+      assert.deepEqual(
+        (await rowsOf(zone_id)).map((row) => row.id),
+        events.map(({ values }) => eventOf(values).id),
+      );
+      assert.deepEqual((await verifyLedger(db, ring, { zone_id })).findings, []);
     });
 
     it("rejects as a whole, and keeps nothing, where the database can't take any", async () => {

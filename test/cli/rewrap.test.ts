@@ -157,6 +157,6 @@ describe("caracal keys rewrap", () => {
       /grants\.sealed_access_token was sealed under key [0-9a-f]{8}, which is not in ZONE_KEK or ZONE_KEK_PREVIOUS/,
     );
     const lacking = await runToEnd(["keys", "rewrap"], { env: { CARACAL_ENV: "dev", DATABASE_URL: database.url } });
-    assert.deepEqual([lacking.code, lacking.stderr.startsWith("caracal: ZONE_KEK: is missing")], [1, true]);
+    assert.deepEqual([lacking.code, lacking.stderr.startsWith("caracal: ZONE_KEK: is missing")], [2, true]);
   });
 });

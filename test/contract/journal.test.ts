@@ -100,6 +100,17 @@ describe("the journal", () => {
     await assert.rejects(journal.append([text("late")]), /closed/);
   });
 
+  it("names the bound that an append went over: its folder's, or that of what waits for the disk", async () => {
+    const mib = 1024 * 1024;
+    const journal = await openJournal({ ...options(folder()), max_bytes: 36 * mib });
+    const waiting = journal.append([Buffer.alloc(31 * mib)]);
+    await assert.rejects(journal.append([Buffer.alloc(2 * mib)]), /33554432 bytes may wait for the disk$/);
+    await assert.rejects(journal.append([Buffer.alloc(6 * mib)]), /its folder may hold 37748736 bytes$/);
+    await waiting;
+    await journal.append([Buffer.alloc(2 * mib)]);
+    await journal.close();
+  });
+
   it("is readable by its owner only", async () => {
     const dir = folder();
     const journal = await openJournal(options(dir));

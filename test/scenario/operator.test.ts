@@ -59,17 +59,17 @@ describe("an operator's commands", () => {
 
   it("name a file that can't be read, and a variable that is set twice", async () => {
     const missing = await command(["migrate"], { DATABASE_URL_FILE: "/no/such/file" });
-    assert.equal(missing.code, 1);
+    assert.equal(missing.code, 2);
     assert.match(missing.stderr, /^caracal: DATABASE_URL_FILE: \/no\/such\/file can't be read[^\n]*\n$/);
     const twice = await command(["migrate"], { DATABASE_URL: database?.url ?? "" });
-    assert.equal(twice.code, 1);
+    assert.equal(twice.code, 2);
     assert.match(twice.stderr, /^caracal: DATABASE_URL: is set beside DATABASE_URL_FILE[^\n]*\n$/);
   });
 
   it("refuse a label that would deceive who reads it", async () => {
     for (const label of ["", " blank", "line\nfeed", "\u202eright to left", "x".repeat(201)]) {
       const end = await command(["admin-token", "create", "--global", "--label", label]);
-      assert.equal(end.code, 1, JSON.stringify(label));
+      assert.equal(end.code, 2, JSON.stringify(label));
       assert.match(end.stderr, /^caracal: --label: must [^\n]*\n$/);
       assert.equal(end.stdout, "");
     }

@@ -18,10 +18,10 @@ export type JournalOptions = {
   readonly log: Log;
 };
 
-/** The journal holds `max_bytes`; what should go in has to wait until something was released. */
+/** The journal takes no more for now. The message names the bound: its folder's, or that of what waits for the disk. */
 export class JournalFull extends Error {
-  constructor(name: string, max_bytes: number) {
-    super(`the journal ${name} is full (${max_bytes} bytes)`);
+  constructor(name: string, bound: string) {
+    super(`the journal ${name} is full: ${bound}`);
     this.name = "JournalFull";
   }
 }
@@ -43,7 +43,7 @@ type Waiting = {
 const SEGMENT_BYTES = 4 * 1024 * 1024;
 /** What may wait in memory for the disk. */
 const MAX_WAITING_BYTES = 32 * 1024 * 1024;
-/** One `read` gives back so much at most, beyond its first record. */
+/** A read returns 4 MiB at most, but always one record. */
 const MAX_READ_BYTES = 4 * 1024 * 1024;
 
 /** Gaps that the line about them names. */
@@ -63,7 +63,7 @@ const syncFolder = async (dir: string): Promise<void> => {
 
 const openSegment = async (dir: string, name: string, first_seq: number): Promise<Segment> => {
   const path = join(dir, segmentName(name, first_seq));
-  const file = await open(path, "a+", 0o600); // "a": a write can only ever land behind what is there
+  const file = await open(path, "a+", 0o600); // "a": a write can only ever land after what is there
   await syncFolder(dir);
   return { first_seq, path, file, starts: [], ends: [], end: 0 };
 };
@@ -146,7 +146,7 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
   const gaps = gapsIn(segments, loaded.released);
   const lostBehind = (seq: number): number =>
     gaps.reduce((sum, gap) => sum + Math.max(0, gap.last - Math.max(seq, gap.first - 1)), 0);
-  /** `seq`, or the last of the lost numbers right behind it: what can't be read is not waited for. */
+  /** `seq`, or the last of the lost numbers right after it: what can't be read is not waited for. */
   const pastGaps = (seq: number): number =>
     gaps.reduce((past, gap) => (gap.first <= past + 1 ? Math.max(past, gap.last) : past), seq);
   const damaged = lostBehind(0);
@@ -158,7 +158,7 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
   let released = pastGaps(Math.max(loaded.released, (segments[0]?.first_seq ?? 1) - 1));
   /** Above everything that ever had a number, also where its segment is deleted already. */
   let next_seq = Math.max(released, segments.length === 0 ? 0 : lastSeqOf(segments.at(-1) as Segment)) + 1;
-  // Whole segments that a crash left behind their release. Those in front of a gap in the numbers are such, always.
+  // Segments released before a crash that were not yet deleted.
   while (
     segments[0] !== undefined &&
     lastSeqOf(segments[0]) <= released &&
@@ -204,8 +204,8 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
       while (at < bytes.byteLength) at += (await segment.file.write(bytes, at)).bytesWritten;
       await segment.file.datasync();
     } catch (error) {
-      // What stands behind the last good record is not to be found by anybody. Where even that fails, the file's state is
-      // not known (a failed sync may have dropped pages), and nothing more is promised by this journal.
+      // Cut off what follows the last good record. Where even that fails, the file's state is unknown (a failed sync may
+      // have dropped pages), and this journal promises nothing more.
       await segment.file
         .truncate(segment.end)
         .then(() => segment.file.datasync())
@@ -238,7 +238,7 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
     writing = undefined;
   };
 
-  /** Lost in a crash, the note only brings records again that were done with: whoever reads takes each once in effect. */
+  /** If a crash loses this note, released records are read again; readers tolerate that. */
   const note = async (): Promise<void> => {
     try {
       do {
@@ -260,13 +260,14 @@ export const openJournal = async (options: JournalOptions): Promise<Journal> => 
       if (closed) return Promise.reject(new Error(`the journal ${name} is closed`));
       if (payloads.length === 0) return Promise.resolve([]);
       const bytes = payloads.reduce((sum, payload) => sum + HEADER_BYTES + payload.byteLength, 0);
-      if (diskBytes() + waiting_bytes + bytes > max_bytes || waiting_bytes + bytes > MAX_WAITING_BYTES) {
-        return Promise.reject(new JournalFull(name, max_bytes));
-      }
+      if (diskBytes() + waiting_bytes + bytes > max_bytes)
+        return Promise.reject(new JournalFull(name, `its folder may hold ${max_bytes} bytes`));
+      if (waiting_bytes + bytes > MAX_WAITING_BYTES)
+        return Promise.reject(new JournalFull(name, `${MAX_WAITING_BYTES} bytes may wait for the disk`));
       return new Promise((resolve, reject) => {
         waiting.push({ payloads, resolve, reject });
         waiting_bytes += bytes;
-        // Behind every callback of this tick; while a sync runs, what comes is the next batch.
+        // After every callback of this tick; while a sync runs, what comes is the next batch.
         writing ??= new Promise<void>((next) => setImmediate(next)).then(write);
       });
     },

@@ -39,8 +39,8 @@ const headerAt = (bytes: Buffer, at: number): Header | undefined => {
 export type Places = { readonly starts: number[]; readonly ends: number[] };
 
 /**
- * The records of `bytes`. What is damaged costs itself alone: reading goes on at the next header that is whole and has a
- * number that so many bytes allow. `end`: behind the last record that was written whole; what follows was torn, or never written.
+ * The records of `bytes`. What is damaged costs itself alone: reading goes on at the next whole header whose number fits the
+ * bytes skipped so far. `end`: after the last record that was written whole; what follows was torn, or never written.
  */
 export const scanRecords = (bytes: Buffer, first_seq: number): Places & { readonly end: number } => {
   const starts: number[] = [];

@@ -18,7 +18,7 @@ export type Memory = {
   readonly marks: Marks;
   readonly rateLimit: RateLimit;
   ping(): Promise<void>;
-  /** Ends the readers. The journals are the caller's to close, behind this. */
+  /** Ends the readers. The caller closes the journals afterwards. */
   close(): Promise<void>;
 };
 

@@ -41,7 +41,7 @@ type Stream = {
 /** What one stream may hold in memory: a consumer that is away must not take the process along. */
 const MAX_STREAM_BYTES = 64 * 1024 * 1024;
 const BROADCAST_COUNT = 256;
-/** Without news for so long a reader counts a poll all the same, as one of Redis does. */
+/** A reader without news counts a poll this often, as with Redis. */
 const BLOCK_MS = 1000;
 const RETRY_MS = 100;
 /** Journaled records read at once when the process starts. */
@@ -55,7 +55,7 @@ const sizeOf = (fields: Readonly<Record<string, string>>): number => {
   return bytes;
 };
 
-/** The index of the first entry behind `n`. */
+/** The index of the first entry after `n`. */
 const behind = (entries: readonly Kept[], n: number): number => {
   let low = 0;
   let high = entries.length;
@@ -245,12 +245,15 @@ export const createStreams = async (options: MemoryStreamsOptions): Promise<Stre
   const consumeGroup = async (given: GroupOptions): Promise<Subscription> => {
     const stream = streamOf(given.stream);
     const group = groupOf(stream, given.group);
-    /** This very reader: another one of the same name is another process's, as far as redelivery goes. */
+    /** When this reader may take its own entries again. */
     let retry_at_ms = -Infinity;
-    /** The last round had no place for new ones. */
+    /** The last round had no room for new ones. */
     let crowded = false;
 
-    /** Ours that were left over, others' that are held for too long, then new ones; these first, where they had no place. */
+    /**
+     * First our unacknowledged entries and those others held too long, then new ones. If the last round had no room for new
+     * ones, they go first.
+     */
     const take = (now_ms: number): Kept[] => {
       const waiting = behind(stream.entries, group.delivered) < stream.entries.length;
       const again = [...group.pending].filter(

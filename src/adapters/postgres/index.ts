@@ -33,9 +33,12 @@ const LIFETIME_MS = 30 * 60_000;
 
 /**
  * A pool on a PostgreSQL server, 15 or newer. Throws a `StartupFault` where the URL is wrong; does not connect before the
- * first statement. Every statement, and every transaction's begin, ends within `statement_timeout_ms` and a second from
- * when it was asked, the wait for a connection included, or is rejected (`isUnavailable`). Where the server says nothing at
- * all the connection is given up. It comes back by itself when the server does.
+ * first statement. Every statement, and every transaction's begin, has one deadline with three names:
+ * - `statement_timeout_ms`: the server itself ends a statement that runs for so long.
+ * - `silence_timeout_ms`: a second more. A connection on which an answer is due and nothing comes is given up (`wire.ts`).
+ * - `deadline_ms`: the same length, from when it was asked, the wait for a connection included. The caller is rejected
+ *   (`isUnavailable`, `statements.ts`).
+ * The pool comes back by itself when the server does.
  */
 export const createPostgres = (options: PostgresOptions): Database => {
   const address = parseAddress(options.url);

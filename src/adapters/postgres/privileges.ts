@@ -1,7 +1,7 @@
 import type { Sql, Transaction } from "../../ports/database.ts";
 
 /**
- * What each role of the program needs, and nothing else. An operator makes a login user for each and grants it the group:
+ * What each role of the program needs, and what it will need for parts that are not served yet. An operator makes a login user for each and grants it the group:
  * `create role caracal_sts_1 login password '…' in role caracal_sts`. The tables belong to whoever migrates, so no role's
  * user can change what it was not given. The gateway has no database.
  */

@@ -171,7 +171,7 @@ export const readBroadcast = (commands: Commands, context: ReaderContext, option
       await renew(flush);
       const [time, reply] = (await block((pipeline) => {
         pipeline.time();
-        // NOACK: see above. Nothing is lost by it, since `places` moves on only behind the handler.
+        // NOACK: see above. Nothing is lost by it, since `places` moves on only after the handler.
         pipeline.call(
           "XREADGROUP",
           "GROUP",

@@ -2,7 +2,7 @@ import type { Queryable, Transaction } from "../../ports/database.ts";
 
 type Kept = { readonly fingerprint: string; readonly answer_json: string };
 
-/** undefined: the key is this transaction's now. Else what it was used for; who races with its first use waits for that. */
+/** Undefined: this transaction claimed the key. Otherwise: its first use. A racing claim waits for the first to commit. */
 export const claimKey = async (
   tx: Transaction,
   actor: string,

@@ -15,7 +15,7 @@ import type { Ingest, Ingested, Rejected } from "../ingest.ts";
 /** Stream entries read at once: a lone event each at a low rate, up to 256 events each at a high one. */
 const ENTRIES_AT_ONCE = 64;
 /**
- * Behind a call with fewer events the next ones are given time to gather, unless entries wait already: a full transaction in
+ * After a call with fewer events the next ones are given time to gather, unless entries wait already: a full transaction in
  * that time is no backlog. A transaction costs about as much for one event as for twenty, and in one process that time is
  * the Gateway's. Not longer: some hundred events keep the database busy for ten milliseconds, beside the calls.
  */

@@ -26,7 +26,7 @@ export type SweepOptions = {
 /** `fault`: what keeps the role from being ready: the heads were not looked at yet. */
 export type Sweep = Worker & { fault(): string | undefined };
 
-/** Verifies the ledger on start (heads first, then every row) and every hour behind the end of the sweep before. */
+/** Verifies the ledger on start (heads first, then every row) and an hour after the end of each sweep. */
 export const createSweep = ({ db, ring, findings, clock, log, onRows }: SweepOptions): Sweep => {
   const seen = new Map<string, ChainPoint>();
   let heads_checked = false;

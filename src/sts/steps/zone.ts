@@ -2,7 +2,7 @@ import { deny, load } from "../../kernel/pipeline.ts";
 import type { Asker } from "../edge/request.ts";
 import type { Snapshots } from "../known/snapshots.ts";
 
-/** The zone as it is. That there is none is no answer yet: it must look like a wrong secret. */
+/** The zone as it is. A missing zone is refused later, by `client`, so that it looks like a wrong secret. */
 export const zone = (snapshots: Snapshots) =>
   load("zone", (f: { readonly request: Asker }) => {
     const found = snapshots.get(f.request.zone_id);
