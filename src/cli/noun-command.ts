@@ -171,7 +171,7 @@ const wholeOf = (text: string | undefined, flag: string): number | undefined => 
 
 /** A number, or the id of what is active. */
 const revisionOf = (text: string | undefined): string | undefined => {
-  if (text !== undefined && !/^[A-Za-z0-9-]{1,64}$/.test(text)) throw usageFault("--if-match: is no revision");
+  if (text !== undefined && !/^[A-Za-z0-9-]{1,64}$/.test(text)) throw new UsageFault("--if-match: is no revision");
   return text;
 };
 

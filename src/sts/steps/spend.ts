@@ -1,4 +1,4 @@
-import { commit, Denial, deny } from "../../kernel/pipeline.ts";
+import { commit, type Denial, deny } from "../../kernel/pipeline.ts";
 import type { Log } from "../../kernel/log.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { Database, Queryable } from "../../ports/database.ts";
