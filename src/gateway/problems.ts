@@ -116,6 +116,12 @@ export const problems = {
   request_too_large: problem(413, "RequestTooLarge", "The request's body is too large.", "denials_too_large"),
 
   policy_denied: problem(403, "AccessDenied", "The zone's policy does not allow this call.", "denials_policy"),
+  provider_not_served: problem(
+    403,
+    "AccessDenied",
+    "The resource takes a provider's credential, which this version does not get.",
+    "denials_binding",
+  ),
   authority_refused: problem(
     403,
     "AccessDenied",
@@ -237,6 +243,7 @@ export type Reason = keyof typeof problems;
 export const IN_THE_STS_LEDGER: ReadonlySet<Reason> = new Set<Reason>([
   "policy_denied",
   "authority_refused",
+  "provider_not_served",
   "policy_not_evaluated",
   "step_up_required",
   "rate_limited",

@@ -23,7 +23,7 @@ import { mandateLifetime } from "./steps/lifetime.ts";
 import { exchangePolicy, policyAllows, type PolicyPorts } from "./steps/policy.ts";
 import { rateLimit } from "./steps/rate-limit.ts";
 import { oneResource } from "./steps/resource-count.ts";
-import { resource, resourceInTarget } from "./steps/resource.ts";
+import { resource, resourceInTarget, withoutProvider } from "./steps/resource.ts";
 import { exchangeScope } from "./steps/scope.ts";
 import { session, sessionActive, sessionMatches } from "./steps/session.ts";
 import { sign } from "./steps/sign.ts";
@@ -93,6 +93,7 @@ export const exchange = (ports: PipelinePorts) =>
     .check(delegationHolds)
     .load(resource(ports.snapshots, ports.gateway_url))
     .check(resourceInTarget)
+    .check(withoutProvider)
     .check(resourceDelegated)
     .load(exchangeScope)
     .check(stepUpBound)

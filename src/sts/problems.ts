@@ -169,6 +169,11 @@ export const problems = {
   delegation_budget_spent: problem(403, "access_denied", "A budget of the delegation is used up."),
   resource_unknown: problem(400, "invalid_target", "There is no such resource in this zone."),
   resource_not_in_target: problem(400, "invalid_target", "The subject_token is limited to other resources."),
+  provider_not_served: problem(
+    400,
+    "invalid_target",
+    "This resource takes a provider's credential, which this version does not get. Take the provider off the resource.",
+  ),
   resource_not_delegated: problem(400, "invalid_target", "The delegation is for another resource."),
   scope_malformed: problem(
     400,

@@ -27,6 +27,7 @@ export type ZoneRow = {
     readonly scopes: readonly string[];
     readonly cost_units: number;
     readonly application_id: string | null;
+    readonly provider_id: string | null;
   }[];
   /** The two most recent, newest first. `signs`: its time has come. */
   readonly keys: readonly {
@@ -62,7 +63,7 @@ export const readZone = async (sql: Queryable, zone_id: string): Promise<ZoneRow
       'resources', (
         select coalesce(json_agg(json_build_object(
           'id', r.id, 'identifier', r.identifier, 'upstream_url', r.upstream_url, 'scopes', r.scopes,
-          'cost_units', r.cost_units, 'application_id', r.application_id)), '[]'::json)
+          'cost_units', r.cost_units, 'application_id', r.application_id, 'provider_id', r.provider_id)), '[]'::json)
         from resources r where r.zone_id = z.id and r.archived_at is null),
       'keys', (
         select coalesce(json_agg(json_build_object(

@@ -34,6 +34,7 @@ export const ordinaryCalls = (zone_id: string): (() => OrdinaryCall) => {
     identifier: "resource://tools",
     upstream_url: "http://upstream.test/",
     application_id: null,
+    provider_id: null,
     scopes: ["tools:call", "tools:list"],
     cost_units: 0,
   });

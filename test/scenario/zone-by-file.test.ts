@@ -82,6 +82,9 @@ resources:
     name: Tickets
     upstream_url: http://${host}
     scopes: [tickets.read]
+  - identifier: resource://desk
+    name: Desk
+    upstream_url: http://${host}
     provider: desk
 policies:
   - name: traits

@@ -30,6 +30,7 @@ const resourceNamed = (id: string): Resource => ({
   identifier: `resource://${id}`,
   upstream_url: "http://u",
   application_id: null,
+  provider_id: null,
   scopes: ["read"],
   cost_units: 0,
 });

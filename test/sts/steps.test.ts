@@ -68,6 +68,7 @@ const resource = (identifier: string, scopes: readonly string[]): Resource => ({
   scopes,
   cost_units: 0,
   application_id: null,
+  provider_id: null,
 });
 const claims = (some: Partial<Claims> = {}): Claims => ({
   iss: "i",

@@ -290,6 +290,22 @@ describe("the token endpoint", () => {
       assert.equal((await f.exchange(zone, app, ambient, second.identifier)).status, 200);
     });
 
+    it("not where its upstream takes a provider's credential: a mandate in its place would be shown to a stranger", async () => {
+      const behind = await f.newResource(zone);
+      await f.change(zone, "resource", async (tx) => {
+        const id = uuidv7();
+        await tx`insert into providers (zone_id, id, name, kind, allowed_hosts, auth_header)
+          values (${zone}, ${id}, ${id}, 'apikey', '{upstream.test}', 'X-Api-Key')`;
+        await tx`update resources set provider_id = ${id} where zone_id = ${zone} and id = ${behind.id}`;
+      });
+      const ambient = tokenOf(await f.ambient(zone, app));
+      const last = await eventually(async () => {
+        const answer = await f.exchange(zone, app, ambient, behind.identifier);
+        return answer.status === 200 ? null : answer;
+      });
+      refused(last, 400, "invalid_target", "provider_not_served");
+    });
+
     it("not where policy denies it, in the words of its author", async () => {
       const ambient = tokenOf(await f.ambient(zone, app));
       const answer = await f.exchange(zone, app, ambient, sealed);

@@ -12,6 +12,7 @@ import { LinkedList, type Place } from "../../kernel/linked-list.ts";
 type Refusal =
   | "policy_denied"
   | "authority_refused"
+  | "provider_not_served"
   | "policy_not_evaluated"
   | "step_up_required"
   | "rate_limited"
@@ -59,6 +60,7 @@ const AUTHORITY = [
 /** Reasons that say more than the status does. First, a token or session that the STS, which knows first, does not take any more. */
 const BY_REASON: Readonly<Record<string, Refusal>> = {
   ...Object.fromEntries(AUTHORITY.map((reason) => [reason, "authority_refused" as const])),
+  provider_not_served: "provider_not_served",
   session_revoked: "session_revoked_at_sts",
   session_expired: "session_over",
   session_unknown: "session_over",

@@ -40,6 +40,8 @@ export type Resource = {
   readonly cost_units: number;
   /** The application that is its server: it may introspect the mandates for it. */
   readonly application_id: string | null;
+  /** What its upstream takes instead of a mandate comes from there. */
+  readonly provider_id: string | null;
 };
 
 export type ZonePolicy =

@@ -72,3 +72,11 @@ export const resourceInTarget = check(
       : deny("resource_not_in_target", identifier);
   },
 );
+
+/**
+ * Its upstream takes a provider's credential, which no part of this version gets. A mandate in its place would be shown to
+ * somebody who is not to have it.
+ */
+export const withoutProvider = check("without_provider", (f: Pick<Facts, "resource">) =>
+  f.resource.provider_id === null ? undefined : deny("provider_not_served", f.resource.identifier),
+);
