@@ -7,7 +7,7 @@ import type { CompiledPolicy } from "../ports/policy.ts";
 import { missing } from "./faults.ts";
 import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { boundOf } from "./quotas.ts";
+import { boundOf, requireRoom } from "./quotas.ts";
 import { findPolicyVersion, insertPolicyVersion, listPolicyVersions } from "./store/policies.ts";
 import { findThing, lockThing } from "./store/things.ts";
 
@@ -82,6 +82,7 @@ export const policyVerbs = (parts: Parts): Pick<ControlPlane, PolicyOperation> =
       return change(caller, async (tx) => {
         await requireHeldZone(tx, zone_id);
         if ((await lockThing(tx, "policy", zone_id, id)) === undefined) throw missing("policy");
+        await requireRoom(tx, zone_id, "policy_versions");
         const row = { zone_id, id: uuidv7(), policy_id: id, source, source_sha256 };
         const version = await insertPolicyVersion(tx, row, compiled.policy);
         if (signal?.aborted === true) throw requestAborted();

@@ -7,7 +7,7 @@ import { type Issue, Problem } from "../kernel/problem.ts";
 import { missing, unusable } from "./faults.ts";
 import { requireHeldZone } from "./held-zone.ts";
 import type { ControlPlane, Parts } from "./parts.ts";
-import { requireWithin } from "./quotas.ts";
+import { requireRoom, requireWithin } from "./quotas.ts";
 import { activationWarnings } from "./simulations.ts";
 import {
   activate,
@@ -47,6 +47,7 @@ export const policySetVerbs = ({ db, change, rehearsal, log }: Parts): Pick<Cont
     change(caller, async (tx) => {
       await requireHeldZone(tx, zone_id);
       if ((await lockThing(tx, "policy_set", zone_id, id)) === undefined) throw missing("policy set");
+      await requireRoom(tx, zone_id, "policy_set_versions");
       await requireWithin(tx, zone_id, "policy_set_members", entries.length);
       const ids = entries.map((entry) => entry.policy_version_id);
       const usable = await usablePolicyVersions(tx, zone_id, ids);

@@ -12,7 +12,10 @@ export const QUOTA_LIMITS = {
   registration_tokens: 100,
   registered_applications: 1_000,
   policies: 500,
+  /** Of all policies there ever were, and of all sets: a version is never deleted, since the ledger names it. */
+  policy_versions: 5_000,
   policy_sets: 100,
+  policy_set_versions: 20_000,
   admin_tokens: 500,
 } as const;
 
@@ -41,7 +44,9 @@ const QuotaNameSchema = v.picklist([
   "registration_tokens",
   "registered_applications",
   "policies",
+  "policy_versions",
   "policy_sets",
+  "policy_set_versions",
   "admin_tokens",
   "policy_set_members",
   "policy_set_wasm_bytes",

@@ -87,8 +87,10 @@ describe("a zone's quotas", () => {
       compiles,
     );
     await set("compile_seconds_per_minute", null);
+    await set("policy_versions", 1);
     const version = await compile();
     assert.equal(version.status, 201, version.text);
+    assert.deepEqual(over(await compile(), 409), { name: "policy_versions", limit: 1, use: 1 });
 
     const entries = [{ policy_version_id: (version.body as unknown as { id: string }).id }];
     const together = () => call(api.url, token, "createPolicySetVersion", { params: in_set, body: { entries } });
@@ -102,6 +104,9 @@ describe("a zone's quotas", () => {
     await set("policy_set_wasm_bytes", bytes);
     const set_version = await together();
     assert.equal(set_version.status, 201, set_version.text);
+
+    await set("policy_set_versions", 1);
+    assert.deepEqual(over(await together(), 409), { name: "policy_set_versions", limit: 1, use: 1 });
 
     await set("simulation_seconds_per_minute", 0);
     const { id: version_id } = set_version.body as unknown as { id: string };

@@ -57,7 +57,8 @@ const stsAway = (topology: () => SplitTopology): void => {
       const doomed = await ambientToken(t, t.zone, application);
       const in_hand = await mandate(t, t.zone, application, ambient, resource);
       const doomed_mandate = await mandate(t, t.zone, application, doomed, resource);
-      await servedAgain(t, { ambient, resource, gateway_url });
+      // Whoever was never asked for the resource would ask an STS for it first.
+      for (const url of t.gateway_urls) await servedAgain(t, { ambient, resource, gateway_url: url });
       const reached = t.hop.calls(resource.identifier).length;
       try {
         await Promise.all(t.split.stss.map((sts) => sts.kill()));

@@ -3,7 +3,7 @@ import type { Queryable, Transaction } from "../../ports/database.ts";
 
 type Counted = keyof typeof QUOTA_LIMITS;
 
-/** What is counted: live rows of the zone in the table of the quota's name, but for these two. */
+/** What is counted: live rows of the zone in the table of the quota's name, but for these. */
 const rowsOf = (sql: Queryable, name: Counted) => {
   if (name === "registered_applications") {
     return sql`applications where registration_token_id is not null and archived_at is null`;
@@ -11,6 +11,7 @@ const rowsOf = (sql: Queryable, name: Counted) => {
   if (name === "admin_tokens") {
     return sql`admin_tokens where revoked_at is null and (expires_at is null or expires_at > now())`;
   }
+  if (name === "policy_versions" || name === "policy_set_versions") return sql`${sql(name)} where true`;
   return sql`${sql(name)} where archived_at is null`;
 };
 
