@@ -16,6 +16,8 @@ export type AnewOptions<T> = {
   readonly read: (zone_id: string) => Promise<T>;
   /** A reading of the zone that began for another reason, if there is one: the next begins after it. */
   readonly running?: (zone_id: string) => Promise<unknown> | undefined;
+  /** What a reading counts for, in milliseconds, where the time that it took says little of its work: another's, far away. */
+  readonly costOf?: (zone_id: string) => number;
 };
 
 /**
@@ -49,7 +51,7 @@ const createPaces = (clock: Clock) => {
   };
 };
 
-export const createAnew = <T>({ clock, read, running }: AnewOptions<T>): Anew<T> => {
+export const createAnew = <T>({ clock, read, running, costOf }: AnewOptions<T>): Anew<T> => {
   const paces = createPaces(clock);
   /** Readings that have not begun: who asks now is answered by them. */
   const awaited = new Map<string, Promise<T>>();
@@ -65,7 +67,7 @@ export const createAnew = <T>({ clock, read, running }: AnewOptions<T>): Anew<T>
     try {
       return await read(zone_id);
     } finally {
-      paces.spend(zone_id, clock.monotonic_ms() - began_ms);
+      paces.spend(zone_id, costOf?.(zone_id) ?? clock.monotonic_ms() - began_ms);
     }
   };
 

@@ -48,6 +48,8 @@ const RETRY_MS = 1_000;
 /** Questions about zones that we don't know, a second and at once: anybody can name one. */
 const LOOKUPS_PER_S = 50;
 const LOOKUP_BURST = 100;
+/** What reading a zone's bindings costs, here and at the STS; ten milliseconds at least, so 20 questions a second at most. */
+const READING_MS_PER_RESOURCE = 0.2;
 /** Zones that wait to be read again; where there are more, all are. */
 const MAX_CHANGED = 1_000;
 
@@ -168,6 +170,7 @@ export const createBindings = (deps: {
 
   const anew = createAnew({
     clock,
+    costOf: (zone_id) => (zones.get(zone_id)?.by_id.size ?? 0) * READING_MS_PER_RESOURCE,
     read: (zone_id) =>
       readZone(zone_id).then(
         () => true,
