@@ -2,6 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { BindingsPage } from "../../contracts/sts.ts";
 import type { Sts } from "../../ports/sts.ts";
 import { createAnew } from "../../kernel/anew.ts";
+import { createBucket } from "../../kernel/bucket.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
 import { type Worker, worker } from "../../kernel/service.ts";
@@ -46,8 +47,7 @@ const REFRESH_MS = 30_000;
 /** How soon a failed question is asked again, and how often one zone is asked about. */
 const RETRY_MS = 1_000;
 /** Questions about zones that we don't know, a second and at once: anybody can name one. */
-const LOOKUPS_PER_S = 50;
-const LOOKUP_BURST = 100;
+const LOOKUPS = { per_s: 50, burst: 100 } as const;
 /** What reading a zone's bindings costs, here and at the STS; ten milliseconds at least, so 20 questions a second at most. */
 const READING_MS_PER_RESOURCE = 0.2;
 /** Zones that wait to be read again; where there are more, all are. */
@@ -87,17 +87,7 @@ export const createBindings = (deps: {
   let size = 0;
   let next_ms = 0;
   let asks = 0;
-  let lookups = LOOKUP_BURST;
-  let lookups_ms = clock.monotonic_ms();
-
-  const mayLookUp = (): boolean => {
-    const now_ms = clock.monotonic_ms();
-    lookups = Math.min(LOOKUP_BURST, lookups + ((now_ms - lookups_ms) / 1_000) * LOOKUPS_PER_S);
-    lookups_ms = now_ms;
-    if (lookups < 1) return false;
-    lookups -= 1;
-    return true;
-  };
+  const lookups = createBucket(clock, LOOKUPS);
 
   const remove = (zone_id: string, asked: number): void => {
     if ((zones.get(zone_id)?.asked ?? 0) > asked) return;
@@ -207,7 +197,7 @@ export const createBindings = (deps: {
     get size() {
       return size;
     },
-    latest: async (zone_id) => (zones.has(zone_id) || mayLookUp()) && anew.read(zone_id),
+    latest: async (zone_id) => (zones.has(zone_id) || lookups.take()) && anew.read(zone_id),
     refresh(zone_id) {
       if (zone_id !== undefined && changed.size < MAX_CHANGED) changed.add(zone_id);
       else next_ms = 0;

@@ -16,7 +16,7 @@ import {
   readTime_ms,
   type RevocationsAfter,
   type RevokedZone,
-} from "../store.ts";
+} from "../store/zones.ts";
 
 /** Of one page: zones, marks of one zone, and marks of all of them, after which a page ends. */
 const LIMITS = { zones: 200, marks: 2_000, page_marks: 10_000 } as const;

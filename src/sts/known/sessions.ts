@@ -1,7 +1,7 @@
 import type { Revocations } from "../../domain/revocation.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Database } from "../../ports/database.ts";
-import { readSession, type SessionRow } from "../store.ts";
+import { readSession, type SessionRow } from "../store/zones.ts";
 import { createAnnounced } from "./announced.ts";
 
 export type Session = SessionRow & { readonly id: string };

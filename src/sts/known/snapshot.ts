@@ -9,7 +9,7 @@ import { constant } from "../../kernel/json-text.ts";
 import type { Log } from "../../kernel/log.ts";
 import type { Database } from "../../ports/database.ts";
 import type { PolicyEngine } from "../../ports/policy.ts";
-import { readModules, readZone, type ZoneRow } from "../store.ts";
+import { readModules, readZone, type ZoneRow } from "../store/zones.ts";
 
 /** A module that could not be loaded is not tried sooner. */
 const RELOAD_MS = 30_000;

@@ -1,5 +1,6 @@
 import { LRUCache } from "lru-cache";
 import { createAnew } from "../../kernel/anew.ts";
+import { createBucket } from "../../kernel/bucket.ts";
 import { isUuid } from "../../kernel/ids.ts";
 import { createModes, type Modes } from "../../kernel/modes.ts";
 import { Unavailable } from "../../ports/streams.ts";
@@ -26,8 +27,7 @@ const MAX_MODULE_BYTES = 512 * 1024 * 1024;
 const ABSENT_MS = 1_000;
 const MAX_ABSENT = 10_000;
 /** Look-ups of zones that are not held, per second and in a burst: nobody needs to be authenticated to cause one. */
-const LOOKUPS_PER_S = 200;
-const LOOKUP_BURST = 400;
+const LOOKUPS = { per_s: 200, burst: 400 } as const;
 /** After a load that failed, the next is not tried sooner: a database that is away is not asked at the rate of requests. */
 const RETRY_MS = 250;
 /** A load that was overtaken by an invalidation reads again, this often. */
@@ -121,18 +121,8 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
   const absent = new LRUCache<string, number>({ max: MAX_ABSENT });
   /** When a load failed, monotonic. */
   const failures = new LRUCache<string, number>({ max: MAX_ZONES });
-  let lookups = LOOKUP_BURST;
-  let lookups_ms = clock.monotonic_ms();
-
-  /** A token bucket. Only zones that are not held draw on it, so that a flood of invented ones stops no known zone. */
-  const mayLookUp = (): boolean => {
-    const now_ms = clock.monotonic_ms();
-    lookups = Math.min(LOOKUP_BURST, lookups + ((now_ms - lookups_ms) / 1_000) * LOOKUPS_PER_S);
-    lookups_ms = now_ms;
-    if (lookups < 1) return false;
-    lookups -= 1;
-    return true;
-  };
+  /** Only zones that are not held draw on it, so that a flood of invented ones stops no known zone. */
+  const lookups = createBucket(clock, LOOKUPS);
 
   /** Holds it. Where there are too many modules, the zone with most of them goes, so that none with few does. */
   const keep = (zone_id: string, one: Held): void => {
@@ -211,7 +201,7 @@ export const createSnapshots = (options: SnapshotOptions): Snapshots => {
     if (found !== undefined) return begin(zone_id);
     const absent_ms = absent.get(zone_id);
     if (!isUuid(zone_id) || (absent_ms !== undefined && now_ms - absent_ms < ABSENT_MS)) return undefined;
-    if (loads.has(zone_id) || mayLookUp()) return begin(zone_id);
+    if (loads.has(zone_id) || lookups.take()) return begin(zone_id);
     return Promise.reject(new Unavailable("zone look-up"));
   };
 

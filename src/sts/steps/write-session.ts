@@ -3,7 +3,7 @@ import { commit, deny } from "../../kernel/pipeline.ts";
 import type { Database } from "../../ports/database.ts";
 import type { Facts } from "../facts.ts";
 import type { Sessions } from "../known/sessions.ts";
-import { insertSession } from "../store.ts";
+import { insertSession } from "../store/zones.ts";
 
 /**
  * The session of an ambient token. If we die or are refused behind this line, a session remains that no token was handed

@@ -3,7 +3,7 @@ import type { Clock } from "../../kernel/clock.ts";
 import type { Log } from "../../kernel/log.ts";
 import { type Worker, worker } from "../../kernel/service.ts";
 import type { Database } from "../../ports/database.ts";
-import { type Activated, deleteReplica, markReplica, writeActivations } from "../store.ts";
+import { type Activated, deleteReplica, markReplica, writeActivations } from "../store/zones.ts";
 
 /** What is remembered, to be said again where it was lost: as many zones as are held. The oldest is forgotten first. */
 const MAX_ZONES = 10_000;

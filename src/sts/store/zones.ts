@@ -1,8 +1,8 @@
-import { STREAMS } from "../contracts/streams.ts";
-import type { RevocableKind } from "../domain/revocation.ts";
-import { AMBIENT_TTL_MAX_S, LEEWAY_S } from "../domain/token.ts";
-import { REPLICA_DEAD_S } from "../contracts/policy-activations.ts";
-import type { Queryable } from "../ports/database.ts";
+import { STREAMS } from "../../contracts/streams.ts";
+import type { RevocableKind } from "../../domain/revocation.ts";
+import { AMBIENT_TTL_MAX_S, LEEWAY_S } from "../../domain/token.ts";
+import { REPLICA_DEAD_S } from "../../contracts/policy-activations.ts";
+import type { Queryable } from "../../ports/database.ts";
 
 /** What the database knows of a zone, in one consistent read. Times in milliseconds since the epoch. */
 export type ZoneRow = {
