@@ -45,7 +45,7 @@ const signRaw = (seconds: number): number => {
 
 /** The STS of this process, asked as a Gateway of the same process asks it: no HTTP, everything else. */
 const exchange = async (options: InProcess, folder: string): Promise<number> => {
-  const env = { ...options.environment, AUDIT_REPLAY_DIR: folder, CARACAL_DATA_DIR: folder, LOG_LEVEL: "silent" }
+  const env = { ...options.environment, AUDIT_REPLAY_DIR: folder, CARACAL_DATA_DIR: folder, LOG_LEVEL: "silent" };
   const config = loadConfig(env, ["sts"]);
   const log = createLog({ level: "silent" });
   const onFatal = (error: unknown): void => log.error({ err: error }, "the STS failed");
