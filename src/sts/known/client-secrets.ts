@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { LRUCache } from "lru-cache";
 import { sameBytes } from "../../domain/keyring.ts";
-import { HashingBusy, NO_SECRET, verifySecret } from "../../domain/secret-hash.ts";
+import { HashingBusy, verifySecret } from "../../domain/secret-hash.ts";
 import { lengthPrefixed } from "../../kernel/canonical.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { type Attempt, createFailedLogins, shareOf } from "./failed-logins.ts";
@@ -18,7 +18,7 @@ export type SecretResult =
 
 export type SecretQuestion = Attempt & {
   readonly secret: string;
-  /** The hashes of secrets that open now. None where there is no such client: costs the same time, and is wrong. */
+  /** The hashes of secrets that open now. None where there is no such client. */
   readonly stored: readonly string[];
   /** The same, read anew: the client may have been made, or its secret replaced, just now. Asked before a refusal. */
   readonly latest: () => Promise<readonly string[]>;
@@ -44,13 +44,14 @@ const createRemembered = () => {
 };
 
 /**
- * Client secrets against their hashes. A failed log-in costs a password hash, so failures are counted before anything is
- * hashed: an attempt is charged first and given back when it was right, so that many at once don't all pass the count. A
- * secret that was right is remembered by its keyed hash (the key lives and dies with the process): hashing happens once per
+ * Client secrets against their hashes. Failures are counted before anything is asked: an attempt is charged first and given
+ * back when it was right, so that many at once don't all pass the count. A wrong secret costs one reading of the zone and no
+ * hash, whether there is such a client or not: so neither answer tells it by its time, and strangers fill no queue.
+ *
+ * A secret that was right is remembered by its keyed hash (the key lives and dies with the process): hashing happens once per
  * secret and process. A remembered secret passes whatever failed from its address: behind a load balancer one address is
  * everybody's, and a stranger's failures would lock all of them out. One that is not remembered waits for the count,
- * right or wrong, so that its answer tells nothing. A wrong secret costs as many hashes as a client can have secrets, and
- * one reading of the zone, whether there is such a client or not.
+ * right or wrong, so that its answer tells nothing.
  */
 export const createClientSecrets = (clock: Clock): ClientSecrets => {
   const mac_key = randomBytes(32);
@@ -75,20 +76,16 @@ export const createClientSecrets = (clock: Clock): ClientSecrets => {
 
   /** Which of these hashes the secret has. */
   const matchOf = async (secret: string, stored: readonly string[], zone: string): Promise<string | undefined> => {
-    for (let at = 0; at < Math.max(LIVE_SECRETS, stored.length); at += 1) {
-      const one = stored[at] ?? NO_SECRET;
-      if (await verifySecret(secret, one, zone)) return one;
-    }
+    for (const one of stored) if (await verifySecret(secret, one, zone)) return one;
     return undefined;
   };
 
   /** Against what is at hand, and, before it is refused, against what the zone has now. */
   const match = async ({ secret, stored, latest }: SecretQuestion, zone: string): Promise<string | undefined> => {
-    if (stored.length === 0) return matchOf(secret, await latest(), zone);
     const found = await matchOf(secret, stored, zone);
     if (found !== undefined) return found;
     const others = (await latest()).filter((one) => !stored.includes(one));
-    return others.length === 0 ? undefined : matchOf(secret, others, zone);
+    return matchOf(secret, others, zone);
   };
 
   const hash = async (question: SecretQuestion): Promise<SecretResult> => {
