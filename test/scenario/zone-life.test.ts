@@ -169,8 +169,10 @@ test_nobody if authz.result.decision == "deny" with input as {}`;
 
     // A new key, which signs from here on; both are published.
     const key = await api(201, "POST", "/keys/rotate", {});
-    const jwks = await curl(`${sts_url}/.well-known/jwks.json?zone_id=${zone_id}`);
-    assert.equal(listAt(jwks.body, "keys").length, 2);
+    await eventually(async () => {
+      const jwks = await curl(`${sts_url}/.well-known/jwks.json?zone_id=${zone_id}`);
+      return listAt(jwks.body, "keys").length === 2;
+    });
     const fresh = await eventually(async () => {
       const answer = await login(String(client_secret));
       const [header = ""] = String(answer.body["access_token"]).split(".");
