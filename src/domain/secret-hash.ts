@@ -5,8 +5,8 @@ import { sameBytes } from "./keyring.ts";
 const COST = { N: 2 ** 14, r: 8, p: 1 } as const;
 const SALT_BYTES = 16;
 const HASH_BYTES = 32;
-/** Of 65 536 wrong secrets one is hashed. Who reads the table learns 16 bits of 256. */
-const TAG_BYTES = 2;
+/** Of four billion wrong secrets one is hashed, so nobody finds one to fill the queue with. The table tells 32 bits of 256. */
+const TAG_BYTES = 4;
 /** Hashes at once. libuv has four threads for DNS, files and us: more of these and a look-up waits for hundreds of ms. */
 const MAX_RUNNING = 2;
 /** Hashes that may wait; beyond it somebody is refused, so that a flood of log-ins holds no memory. */

@@ -23,8 +23,8 @@ describe("a hashed secret", () => {
   });
 
   it("is refused when too many are being hashed, so that a flood of log-ins holds no memory", async () => {
-    const tag = createHmac("sha256", Buffer.alloc(1)).update("x").digest().subarray(0, 2).toString("base64url");
-    const cheap = `scrypt$2$1$1$AA$AA$${tag}`;
+    const tag = createHmac("sha256", Buffer.alloc(1)).update("x").digest().subarray(0, 4).toString("base64url");
+    const cheap = `scrypt$1024$8$1$AA$AA$${tag}`;
     const all = await Promise.allSettled(Array.from({ length: 300 }, (_, i) => verifySecret("x", cheap, `z${i % 20}`)));
     const wrong = await Promise.all(Array.from({ length: 300 }, () => verifySecret("y", cheap, "z")));
     assert.ok(!wrong.includes(true), "what is wrong by its tag takes no turn");

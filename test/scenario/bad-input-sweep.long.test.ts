@@ -267,7 +267,7 @@ describe("a sweep of bad input", () => {
         const [status = 0] = await swept(name, url, spoilt(good, "", undefined));
         assert.ok(status < 300, `${name}: unspoilt, it gets ${status}`);
         for (const field of Object.keys(good.fields)) {
-          // Each wrong secret costs a password hash, and counts against the address.
+          // Each wrong secret counts against the address.
           if (good.encode === "form" && /^(client_|zone_id)/.test(field)) continue;
           for (const value of good.encode === "json" ? ODD_VALUES : ODD_TEXTS) {
             await swept(

@@ -35,8 +35,9 @@ type Asks = Pick<Facts, "zone" | "now_ms"> & {
 
 /**
  * Who asks. A client by its secret: unknown zone, unknown client, public client and wrong secret are one answer, after one
- * hash. Or by an assertion; whether it was seen before is asked with the rate limit. The Gateway has proved itself before; it acts for the application of the subject token, whose form is read here
- * because the rate limit that follows is that application's.
+ * reading of the zone. Or by an assertion; whether it was seen before is asked with the rate limit. The Gateway has proved
+ * itself before. It acts for the application of the subject token, whose form is read here because the rate limit that follows is
+ * that application's.
  */
 export const client = (
   snapshots: Pick<Snapshots, "get" | "latest">,
