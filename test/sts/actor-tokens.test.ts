@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import * as v from "valibot";
 import { TOKEN_TYPE_ACCESS_TOKEN } from "../../src/contracts/sts.ts";
 import { idsOf } from "../../src/domain/revocation.ts";
-import { type Claims, ClaimsSchema, signToken } from "../../src/domain/token.ts";
+import { type Claims, signToken } from "../../src/domain/token.ts";
 import { openZoneKey } from "../../src/domain/zone-key.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
 import { documentsAmong, rebuiltInputs } from "../audit/rebuilt.ts";
@@ -11,19 +10,15 @@ import { eventually } from "../support/eventually.ts";
 import {
   ALLOW_AGENTS,
   type Answer,
+  claimsOf,
   type Fixture,
   startFixture,
   type TestApplication,
   type TestResource,
+  tokenOf,
 } from "./fixture.ts";
 import { createGraph } from "./graph.ts";
 
-const claimsOf = (token: string): Claims =>
-  v.parse(ClaimsSchema, JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString()));
-const tokenOf = (answer: Answer): string => {
-  assert.equal(answer.status, 200, JSON.stringify(answer.body));
-  return String(answer.body["access_token"]);
-};
 const refused = (answer: Answer, status: number, error: string, reason: string): void =>
   assert.deepEqual(
     [answer.status, answer.body["error"], answer.body["reason"]],

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import * as v from "valibot";
-import { type Claims, ClaimsSchema, signToken } from "../../src/domain/token.ts";
+import { type Claims, signToken } from "../../src/domain/token.ts";
 import { openZoneKey } from "../../src/domain/zone-key.ts";
 import { Problem } from "../../src/kernel/problem.ts";
 import type { DelegationPath } from "../../src/domain/delegation.ts";
@@ -15,19 +14,15 @@ import { eventually } from "../support/eventually.ts";
 import {
   ALLOW_AGENTS,
   type Answer,
+  claimsOf,
   type Fixture,
   startFixture,
   type TestApplication,
   type TestResource,
+  tokenOf,
 } from "./fixture.ts";
 import { createGraph, type Graph, type TestAgent } from "./graph.ts";
 
-const claimsOf = (token: string): Claims =>
-  v.parse(ClaimsSchema, JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString()));
-const tokenOf = (answer: Answer): string => {
-  assert.equal(answer.status, 200, JSON.stringify(answer.body));
-  return String(answer.body["access_token"]);
-};
 const reasonOf = (answer: Pick<Answer, "status" | "body">) => [
   answer.status,
   answer.body["error"],

@@ -1,7 +1,9 @@
+import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as v from "valibot";
 import { createEgress, createUpstreams } from "../../src/adapters/egress/index.ts";
 import { openJournal } from "../../src/adapters/journal/index.ts";
 import { createPolicyCompiler } from "../../src/adapters/opa/compiler.ts";
@@ -14,6 +16,7 @@ import { STREAMS } from "../../src/contracts/streams.ts";
 import type { AuditEvent, AuditWriter } from "../../src/domain/audit-event.ts";
 import { type Keyring, keyring } from "../../src/domain/keyring.ts";
 import { hashSecret } from "../../src/domain/secret-hash.ts";
+import { type Claims, ClaimsSchema } from "../../src/domain/token.ts";
 import { makeZoneKey } from "../../src/domain/zone-key.ts";
 import { bindRole } from "../../src/http/server.ts";
 import { type Clock, systemClock } from "../../src/kernel/clock.ts";
@@ -41,6 +44,16 @@ export type Answer = {
   readonly status: number;
   readonly headers: Headers;
   readonly body: Readonly<Record<string, unknown>>;
+};
+
+/** The claims of a token of ours, by their schema; its signature is not asked. */
+export const claimsOf = (token: string): Claims =>
+  v.parse(ClaimsSchema, JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString()));
+
+/** The token of an answer that must have one. */
+export const tokenOf = (answer: Answer): string => {
+  assert.equal(answer.status, 200, JSON.stringify(answer.body));
+  return String(answer.body["access_token"]);
 };
 
 export type Fixture = {

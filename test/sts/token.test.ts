@@ -4,26 +4,21 @@ import { createHmac, generateKeyPairSync, type KeyObject, sign as signBytes } fr
 import { after, before, describe, it } from "node:test";
 import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from "jose";
 import { hashSecret } from "../../src/domain/secret-hash.ts";
-import { type Claims, ClaimsSchema, signToken } from "../../src/domain/token.ts";
+import { type Claims, signToken } from "../../src/domain/token.ts";
 import { makeZoneKey, openZoneKey } from "../../src/domain/zone-key.ts";
 import { uuidv7 } from "../../src/kernel/ids.ts";
-import * as v from "valibot";
 import { eventually } from "../support/eventually.ts";
 import {
   ALLOW_AGENTS,
   type Answer,
+  claimsOf,
   type Fixture,
   startFixture,
   type TestApplication,
   type TestResource,
+  tokenOf,
 } from "./fixture.ts";
 
-const claimsOf = (token: string): Claims =>
-  v.parse(ClaimsSchema, JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString()));
-const tokenOf = (answer: Answer): string => {
-  assert.equal(answer.status, 200, JSON.stringify(answer.body));
-  return String(answer.body["access_token"]);
-};
 const refused = (answer: Answer, status: number, error: string, reason: string): void => {
   assert.deepEqual(
     [answer.status, answer.body["error"], answer.body["reason"]],
